@@ -1,0 +1,66 @@
+"""A model as data: an ONNX graph, the contract of its tensors, the steps around it, and what was done to it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.spec import Step, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An immutable model. A pass returns a new one; weights are shared between them.
+
+    Attributes:
+        model: The network. Treated as frozen: change the copy that :meth:`edit` returns.
+        inputs: Contracts of the network's inputs, in order.
+        outputs: Contracts of the network's outputs, in order.
+        after: Steps that the runtime does after the network, in order.
+        results: Contracts of what a caller gets: the network's outputs where there are no steps.
+        history: One line for each thing that was done, beginning with where the model came from.
+    """
+
+    model: ir.Model
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    after: tuple[Step, ...] = ()
+    results: tuple[TensorSpec, ...] = field(default=())
+    history: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.results:
+            object.__setattr__(self, "results", self.outputs)
+
+    @property
+    def is_static(self) -> bool:
+        """Whether every input has one fixed shape."""
+        return all(spec.is_static for spec in self.inputs)
+
+    def edit(self) -> ir.Model:
+        """A copy of the network to change; tensors of weights are shared with this graph."""
+        return self.model.clone()
+
+    def with_model(self, model: ir.Model, note: str, **changes: object) -> Graph:
+        """This graph with another network (and other fields in ``changes``) and one more line of history."""
+        return replace(self, model=model, history=(*self.history, note), **changes)  # type: ignore[arg-type]
+
+    def to_bytes(self) -> bytes:
+        """The network as one ONNX file, weights included. The same graph gives the same bytes."""
+        import onnx_ir as ir
+
+        proto = ir.serde.serialize_model(self.model)
+        return proto.SerializeToString(deterministic=True)  # type: ignore[no-any-return]
+
+    def save(self, path: Path) -> None:
+        """Write the network as one ONNX file."""
+        path.write_bytes(self.to_bytes())
+
+    def digest(self) -> str:
+        """SHA-256 of the network's bytes, in hexadecimal."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()

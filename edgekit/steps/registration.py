@@ -1,0 +1,46 @@
+"""Steps of deformable registration, on the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgekit import kernels
+from edgekit.errors import SpecError
+from edgekit.spec import Array, TensorSpec
+from edgekit.steps.base import Option, StepKind
+
+
+def _run_warp(arrays: tuple[Array, ...], options: Mapping[str, Option], threads: int) -> tuple[Array, ...]:
+    image, flow_vox = arrays
+    return (kernels.warp(image, flow_vox, **options, threads=threads or None),)
+
+
+def _infer_warp(specs: tuple[TensorSpec, ...], options: Mapping[str, Option]) -> tuple[TensorSpec, ...]:
+    image, flow = specs
+    _require_flow(flow)
+    if image.dims[2:] != flow.dims[2:] or image.dims[:1] != flow.dims[:1]:
+        raise SpecError(f"image and displacement want one batch and one grid, got {image} and {flow}")
+    return (image,)
+
+
+def _run_integrate(
+    arrays: tuple[Array, ...], options: Mapping[str, Option], threads: int
+) -> tuple[Array, ...]:
+    return (kernels.integrate_velocity(arrays[0], **options, threads=threads or None),)
+
+
+def _infer_integrate(specs: tuple[TensorSpec, ...], options: Mapping[str, Option]) -> tuple[TensorSpec, ...]:
+    _require_flow(specs[0])
+    return specs
+
+
+def _require_flow(flow: TensorSpec) -> None:
+    axes = len(flow.dims) - 2
+    if axes not in (2, 3) or flow.dims[1] != axes:
+        raise SpecError(f"a displacement wants the shape Nx2xHxW or Nx3xDxHxW, got {flow}")
+
+
+WARP = StepKind("warp", 2, _run_warp, _infer_warp, {"order": 1, "boundary": "edge"})
+INTEGRATE_VELOCITY = StepKind(
+    "integrate_velocity", 1, _run_integrate, _infer_integrate, {"steps": 7, "boundary": "edge"}
+)

@@ -1,0 +1,156 @@
+"""A target: the device a model is compiled for, read from one TOML file.
+
+The folder ``targets/`` is the list of known devices; a path to a file of the same form names one of your own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit import schema
+from edgekit.errors import TargetError, did_you_mean
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_MAX_FILE_BYTES = 64 << 10
+
+Arch = Literal["x86_64", "aarch64"]
+DeviceKind = Literal["cpu", "cuda"]
+Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp8", "fp4", "int8"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device.
+
+    Attributes:
+        name: The file's name without ``.toml``.
+        title: The name people use.
+        arch: Instruction set architecture of its CPU.
+        device: What runs the network.
+        memory_bytes: Memory that the network can use (shared with the GPU on Jetson).
+        bandwidth_bytes_per_s: Peak of the memory.
+        threads: Threads to use unless the user says otherwise; 0 for all of the machine that runs the bundle.
+        backends: Backends in the order in which they are tried.
+        precisions: Number formats in order of preference.
+        aliases: Other names.
+        compute_capability: ``"8.7"`` for CUDA devices, else empty.
+        cpu_features: Instruction set extensions that may be used.
+        peak_ops_per_s: Dense peak of each precision, a multiply-add counting as two.
+        software: Versions that belong to the device: ``jetpack``, ``tensorrt``, ``cuda``, ``glibc``, ``python``.
+        power_modes_w: Power modes in watts, as the vendor names them.
+        options: Options for each backend.
+        unverified: Keys whose figures come from no primary source and no measurement of ours.
+        sources: Where the figures come from.
+    """
+
+    name: str
+    title: str
+    arch: Arch
+    device: DeviceKind
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    threads: int
+    backends: tuple[str, ...]
+    precisions: tuple[Precision, ...]
+    aliases: tuple[str, ...] = ()
+    compute_capability: str = ""
+    cpu_features: tuple[str, ...] = ()
+    peak_ops_per_s: dict[str, float] = field(default_factory=dict)
+    software: dict[str, str] = field(default_factory=dict)
+    power_modes_w: tuple[str, ...] = ()
+    options: dict[str, dict[str, int | float | str | bool]] = field(default_factory=dict)
+    unverified: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.device == "cuda") != bool(self.compute_capability):
+            raise TargetError("compute_capability belongs to a CUDA device, and every CUDA device has one")
+        if self.memory_bytes <= 0 or self.bandwidth_bytes_per_s <= 0 or self.threads < 0:
+            raise TargetError(
+                "memory_bytes and bandwidth_bytes_per_s want positive numbers, threads 0 or more"
+            )
+
+    def options_for(self, backend: str) -> dict[str, int | float | str | bool]:
+        """The options of one backend."""
+        return self.options.get(backend, {})
+
+
+def folder() -> Path:
+    """Where the known targets lie: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "_targets"
+    return installed if installed.is_dir() else package.parent / "targets"
+
+
+@functools.cache
+def known() -> dict[str, Target]:
+    """All known targets by name, sorted.
+
+    Raises:
+        TargetError: A file is malformed, or two targets share a name or an alias.
+    """
+    targets = {path.stem: read(path) for path in sorted(folder().glob("*.toml"))}
+    owner: dict[str, str] = {}
+    for target in targets.values():
+        for name in (target.name, *target.aliases):
+            if name in owner:
+                raise TargetError(
+                    f"{name!r} names both {owner[name]!r} and {target.name!r}", where=str(folder())
+                )
+            owner[name] = target.name
+    return targets
+
+
+def find(name: str) -> Target:
+    """The target of this name or alias, or the one described by the TOML file at this path.
+
+    Raises:
+        TargetError: There is none; the hint names the nearest.
+    """
+    if name.endswith(".toml") or os.sep in name:
+        return read(Path(name))
+    names = {alias: target for target in known().values() for alias in (target.name, *target.aliases)}
+    if name in names:
+        return names[name]
+    near = did_you_mean(name, names)
+    raise TargetError(
+        f"unknown target {name!r}: want one of {', '.join(names)}",
+        where="--target",
+        hint=f"did you mean {near!r}?" if near else "edgekit targets lists them",
+    )
+
+
+def read(path: Path) -> Target:
+    """Read and check one file.
+
+    Raises:
+        TargetError: It cannot be read, is not TOML, or does not describe a target.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise TargetError(
+            f"cannot read the target: {error.strerror}",
+            where=str(path),
+            hint="edgekit targets lists the known ones",
+        ) from None
+    if len(text) > _MAX_FILE_BYTES:
+        raise TargetError(f"a target file has at most {_MAX_FILE_BYTES} bytes", where=str(path))
+    try:
+        data: dict[str, Any] = tomllib.loads(text.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TargetError(f"not a TOML file: {error}", where=str(path)) from None
+    target = schema.decode(Target, data, error=TargetError, where=str(path))
+    if target.name != path.stem:
+        raise TargetError(f"the file's name wants to be {target.name}.toml, got {path.name}", where=str(path))
+    return target
