@@ -1,0 +1,286 @@
+"""The whole flow in one readable function, and the same flow dry.
+
+model → graph → passes → every backend of the target → compared with the reference → measured side by side →
+the fastest one that passes → bundle. Nothing is chosen by belief, and nothing that fails a limit is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit import atomic, runtime, samples, schema
+from edgekit import target as targets
+from edgekit._version import __version__
+from edgekit.backends import BACKENDS
+from edgekit.bundle import Bundle, Manifest, write
+from edgekit.contest import Contest, Evidence
+from edgekit.errors import UnavailableError
+from edgekit.graph.graph import Graph
+from edgekit.graph.load import Golden, load
+from edgekit.isolation import Limits
+from edgekit.passes import default_passes
+from edgekit.passes.base import run_all
+from edgekit.reports import AccuracyLimits
+from edgekit.spec import Array, Step, TensorSpec
+from edgekit.target import Target
+
+if TYPE_CHECKING:
+    import torch
+
+Observer = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BackendPlan:
+    """What would become of one backend: ``verdict`` is ``"compile"``, ``"refused"`` or ``"unavailable"``."""
+
+    backend: str
+    verdict: str
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What :func:`compile` would do.
+
+    Attributes:
+        model: Where the model comes from.
+        target: The device.
+        inputs: Contracts of what a caller gives.
+        results: Contracts of what a caller gets.
+        history: What was done to the model to prepare it.
+        notes: What a user wants to know of that.
+        after: Steps that would run after the network.
+        backends: What would be tried, in order.
+        limits: Limits on accuracy that would decide.
+        reference: What the outputs would be compared with, on which inputs.
+        output: The file that would be written, if any.
+    """
+
+    model: str
+    target: str
+    inputs: tuple[TensorSpec, ...]
+    results: tuple[TensorSpec, ...]
+    history: tuple[str, ...]
+    notes: tuple[str, ...]
+    after: tuple[Step, ...]
+    backends: tuple[BackendPlan, ...]
+    limits: AccuracyLimits
+    reference: str
+    output: str = ""
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain data for ``--json``."""
+        return schema.encode(self)  # type: ignore[no-any-return]
+
+
+def compile(
+    source: str | Path | torch.nn.Module,
+    *,
+    target: str | Target = "cpu",
+    shapes: Mapping[str, str] | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
+    backend: str = "auto",
+    inputs: Mapping[str, Array] | None = None,
+    limits: AccuracyLimits = AccuracyLimits(),
+    output: str | Path | None = None,
+    force: bool = False,
+    threads: int = 0,
+    name: str | None = None,
+    intended_use: str = "",
+    time_limit_s: float = 900.0,
+    memory_limit_bytes: int = 16 << 30,
+    on_event: Observer = lambda event: None,
+) -> Bundle:
+    """Compile a model for a target and prove what came out.
+
+    Args:
+        source: An ``.onnx`` file, ``"package.module:function"`` that returns a ``torch.nn.Module``, such a
+            module, or a ``.pt2`` file (with ``trust``).
+        target: Name or alias of a target, path of a target file, or a target.
+        shapes: Shape of each input, as ``{"ct": "1x1x[32:128:16]x96"}``; needed where the model does not say.
+        weights: ``.safetensors`` or ``.pt`` file for a factory.
+        trust: Allow inputs that can execute code when they are read (``.pt2``).
+        backend: ``"auto"`` tries all that the target lists and keeps the fastest one that passes.
+        inputs: Arrays to verify and measure with; seeded generated ones otherwise.
+        limits: Limits on the difference from the reference.
+        output: Where to write the bundle; nothing is written without.
+        force: Replace an existing file.
+        threads: Threads to measure with; 0 for the target's own number.
+        name: Name of the bundle; from the source otherwise.
+        intended_use: Free text for the manifest.
+        time_limit_s: For each child process that exports or compiles.
+        memory_limit_bytes: Likewise.
+        on_event: Called with one line at the beginning of each phase.
+
+    Returns:
+        The bundle. Its manifest holds the table of candidates, and the chosen one's accuracy and latency.
+
+    Raises:
+        EdgekitError: See :mod:`edgekit.errors`; GateError where every candidate exceeded a limit.
+    """
+    device = _find_target(target)
+    wanted = _backend_names(device, backend)
+    if output is not None:
+        atomic.check_writable(Path(output), force=force)
+    child = Limits(time_limit_s, memory_limit_bytes)
+
+    on_event(f"load {_describe(source)}")
+    graph, golden, notes = _prepare(source, device, shapes, weights, trust, inputs, child)
+    on_event("compute the reference outputs")
+    evidence = _evidence(graph, golden, inputs, device, child)
+    draft = Manifest(
+        name=name or _name_of(source),
+        edgekit=__version__,
+        target=device.name,
+        intended_use=intended_use,
+        inputs=graph.inputs,
+        results=graph.results,
+        after=graph.after,
+        history=graph.history,
+        notes=notes,
+    )
+
+    contest = Contest(graph, device, evidence, limits, threads or device.threads, child)
+    for backend_name in wanted:
+        on_event(f"compile with {BACKENDS[backend_name].title}")
+        contest.enter(backend_name, draft)
+    on_event(f"measure {', '.join(contest.passed())} side by side")
+    bundle = contest.winner()
+    if output is not None:
+        on_event(f"write {output}")
+        write(bundle, Path(output), force=force)
+    return bundle
+
+
+def plan(
+    source: str | Path | torch.nn.Module,
+    *,
+    target: str | Target = "cpu",
+    shapes: Mapping[str, str] | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
+    backend: str = "auto",
+    inputs: Mapping[str, Array] | None = None,
+    limits: AccuracyLimits = AccuracyLimits(),
+    output: str | Path | None = None,
+    force: bool = False,
+    time_limit_s: float = 900.0,
+    memory_limit_bytes: int = 16 << 30,
+    on_event: Observer = lambda event: None,
+) -> Plan:
+    """What :func:`compile` would do with the same arguments.
+
+    Loads the model and runs the passes; compiles nothing and writes nothing.
+
+    Raises:
+        EdgekitError: As :func:`compile`, for everything that can be told before compiling.
+    """
+    device = _find_target(target)
+    wanted = _backend_names(device, backend)
+    if output is not None:
+        atomic.check_writable(Path(output), force=force)
+    on_event(f"load {_describe(source)}")
+    child = Limits(time_limit_s, memory_limit_bytes)
+    graph, golden, notes = _prepare(source, device, shapes, weights, trust, inputs, child)
+    reference = "pytorch" if golden else "reference"
+    return Plan(
+        model=_describe(source),
+        target=device.name,
+        inputs=graph.inputs,
+        results=graph.results,
+        history=graph.history,
+        notes=notes,
+        after=graph.after,
+        backends=tuple(_plan_backend(name, graph, device) for name in wanted),
+        limits=limits,
+        reference=f"{reference} on {_describe_inputs(inputs)}",
+        output=str(output or ""),
+    )
+
+
+def _find_target(target: str | Target) -> Target:
+    return target if isinstance(target, Target) else targets.find(target)
+
+
+def _backend_names(device: Target, backend: str) -> list[str]:
+    """The backends to try, the chosen one alone where the user named it."""
+    if backend != "auto":
+        BACKENDS[backend]  # refuses an unknown name, with the nearest
+        return [backend]
+    # The reference is the judge; it takes part only where the user asks for it.
+    names = [name for name in device.backends if name in BACKENDS and name != "reference"]
+    if not names:
+        raise UnavailableError(
+            f"this release cannot compile for {device.title} yet: it needs {', '.join(device.backends)}",
+            where=f"target {device.name}",
+            hint="--target cpu compiles and verifies the same model on this machine",
+        )
+    return names
+
+
+def _prepare(
+    source: str | Path | torch.nn.Module,
+    device: Target,
+    shapes: Mapping[str, str] | None,
+    weights: Path | None,
+    trust: bool,
+    inputs: Mapping[str, Array] | None,
+    child: Limits,
+) -> tuple[Graph, Golden | None, tuple[str, ...]]:
+    """The model as a graph after all passes, with the source framework's own outputs where there are any."""
+    loaded = load(
+        source, shapes=shapes, weights=weights, trust=trust, samples=inputs, time_limit_s=child.time_s
+    )
+    result = run_all(default_passes(device), loaded.graph, device)
+    return result.graph, loaded.golden, loaded.notes + result.notes
+
+
+def _evidence(
+    graph: Graph, golden: Golden | None, inputs: Mapping[str, Array] | None, device: Target, child: Limits
+) -> Evidence:
+    """Inputs, and what a trusted implementation makes of them."""
+    described = _describe_inputs(inputs)
+    if golden is not None:
+        return Evidence(golden.inputs, golden.outputs, "pytorch", described)
+    if inputs is None:
+        feeds = samples.generate_inputs(graph.inputs)
+    else:
+        feeds = samples.check_inputs(graph.inputs, inputs)
+    backend = BACKENDS["reference"]
+    device = replace(device, backends=(*device.backends, "reference"))
+    compiled = backend.compile(graph, device, sample=feeds, limits=child)
+    expected = runtime.run_steps(graph.after, {**feeds, **compiled.outputs})
+    return Evidence(feeds, {spec.name: expected[spec.name] for spec in graph.results}, "reference", described)
+
+
+def _plan_backend(name: str, graph: Graph, device: Target) -> BackendPlan:
+    backend = BACKENDS[name]
+    availability = backend.available()
+    if availability.state != "found":
+        return BackendPlan(name, "unavailable", availability.reason, availability.hint)
+    refusals = backend.refusals(graph, device)
+    if refusals:
+        return BackendPlan(name, "refused", "; ".join(map(str, refusals)), refusals[0].hint)
+    return BackendPlan(name, "compile")
+
+
+def _describe(source: str | Path | torch.nn.Module) -> str:
+    return str(source) if isinstance(source, (str, Path)) else type(source).__name__
+
+
+def _describe_inputs(inputs: Mapping[str, Array] | None) -> str:
+    return f"given: {', '.join(inputs)}" if inputs else "generated: seed 0"
+
+
+def _name_of(source: str | Path | torch.nn.Module) -> str:
+    """``lung`` for ``models/lung.onnx``, ``register3d`` for ``edgekit.zoo.register3d:build``."""
+    if isinstance(source, (str, Path)):
+        text = str(source)
+        return text.partition(":")[0].rpartition(".")[2] if ":" in text else Path(text).stem
+    return type(source).__name__.lower()

@@ -1,0 +1,24 @@
+"""Rules for the whole suite."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """In CI a skip is a failure, unless it is about hardware or software that no such machine has."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get("CI") or reporter is None:
+        return
+    unexplained = [
+        f"{report.nodeid}: {report.longrepr[2]}"
+        for report in reporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple) and not any(w in report.longrepr[2] for w in ("GPU", "TensorRT"))
+    ]
+    if unexplained:
+        reporter.write_line("skips that are not about a missing GPU or TensorRT:", red=True)
+        for line in unexplained:
+            reporter.write_line(f"  {line}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
