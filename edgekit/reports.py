@@ -7,15 +7,24 @@ Seconds and bytes; every sample is kept. The functions that make them are in :mo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.errors import SpecError
+from edgekit.machine import Machine
+
+__all__ = ["AccuracyLimits", "AccuracyReport", "Candidate", "LatencyReport", "Machine", "TensorAccuracy"]
+
+# Samples that a percentile needs at least, so that one of them lies above it.
+_NEEDED = {99.0: 100, 99.9: 1000}
 
 
 @dataclass(frozen=True)
 class TensorAccuracy:
     """How near one output is to its reference.
+
+    An output that cannot be compared (missing, of another shape, with NaN) has infinite errors.
 
     Attributes:
         name: Name of the output.
@@ -73,34 +82,7 @@ class AccuracyReport:
     @property
     def worst_snr_db(self) -> float:
         """The smallest signal-to-noise ratio of all outputs."""
-        return min(t.snr_db for t in self.tensors)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The machine that a measurement was made on.
-
-    Attributes:
-        cpu: Model name of the processor.
-        arch: ``"x86_64"`` or ``"aarch64"``.
-        cores: Processors that the process may use.
-        features: Instruction set extensions that matter here.
-        memory_bytes: Physical memory.
-        system: Kernel and its release.
-        python: Version of the interpreter.
-        load: One-minute load average when the measurement began; -1 where unknown.
-        packages: Versions of the packages that took part.
-    """
-
-    cpu: str
-    arch: str
-    cores: int
-    features: tuple[str, ...]
-    memory_bytes: int
-    system: str
-    python: str
-    load: float
-    packages: dict[str, str] = field(default_factory=dict)
+        return min((t.snr_db for t in self.tensors), default=-math.inf)
 
 
 @dataclass(frozen=True)
@@ -137,8 +119,7 @@ class LatencyReport:
 
     def percentile_s(self, percent: float) -> float:
         """The sample below which ``percent`` of all lie (nearest rank, so always a sample that was seen)."""
-        ordered = sorted(self.samples_s)
-        return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+        return nearest_rank(self.samples_s, percent)
 
     @property
     def p50_s(self) -> float:
@@ -149,6 +130,28 @@ class LatencyReport:
     def jitter_s(self) -> float:
         """Interquartile range."""
         return self.percentile_s(75) - self.percentile_s(25)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know."""
+        runs = len(self.samples_s)
+        notes = [
+            f"p{percent:g} of {runs} runs is the slowest run: {needed} are needed to tell it"
+            for percent, needed in _NEEDED.items()
+            if runs < needed
+        ]
+        if not self.settled:
+            notes.append("the warm-up ended before the running median settled")
+        if self.machine.load > self.machine.cores:
+            notes.append(f"the machine was busy: load {self.machine.load:.1f}, {self.machine.cores} cores")
+        return tuple(notes)
+
+
+def nearest_rank(samples: Iterable[float], percent: float) -> float:
+    """The sample below which ``percent`` of all lie: the one of rank ⌈percent / 100 · n⌉."""
+    ordered = sorted(samples)
+    # 99.9 / 100 · 1000 is not exactly 999 in binary; the small term keeps the rank right.
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100 - 1e-9) - 1)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,160 @@
+"""Outputs against their reference: the figures that decide whether a compiled model is the same model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from edgekit.reports import AccuracyLimits, AccuracyReport, TensorAccuracy
+from edgekit.spec import Array, format_dims
+
+# A reference whose values spread less than this share of its largest one counts as constant: it is rounding.
+_CONSTANT = 1e-6
+
+_Floats = npt.NDArray[np.float64]
+
+
+def compare(
+    expected: Mapping[str, Array],
+    got: Mapping[str, Array],
+    *,
+    reference: str,
+    inputs: str,
+    limits: AccuracyLimits = AccuracyLimits(),
+) -> AccuracyReport:
+    """Compare every output in float64.
+
+    Failures whatever the limits are: an output that is missing or that nobody expects, another shape or
+    dtype, NaN on either side, and nothing but constant references, since agreement with a constant proves
+    nothing. Infinities of one sign at one place agree.
+
+    Args:
+        expected: Outputs of the reference, by name.
+        got: Outputs of the compiled model, by name.
+        reference: What made ``expected``, for the report.
+        inputs: What both were fed with, for the report.
+        limits: What every output has to keep.
+    """
+    tensors, failures = [], []
+    for name, want in expected.items():
+        obstacle = _obstacle(want, got.get(name))
+        if obstacle:
+            tensors.append(_incomparable(name))
+            failures.append(f"output {name!r} {obstacle}")
+            continue
+        if want.dtype != got[name].dtype:
+            failures.append(f"output {name!r} has another dtype: want {want.dtype}, got {got[name].dtype}")
+        difference = _difference(want, got[name])
+        accuracy = _measure(name, want, got[name], difference)
+        tensors.append(accuracy)
+        failures += _excesses(accuracy, want, got[name], difference, limits)
+    failures += [f"output {name!r} is not in the reference" for name in got if name not in expected]
+    if not any(t.informative for t in tensors):
+        failures.append(
+            "every output of the reference is constant, and agreement with a constant proves nothing: "
+            "compare on real inputs"
+        )
+    return AccuracyReport(reference, inputs, tuple(tensors), limits, tuple(failures))
+
+
+def _obstacle(want: Array, got: Array | None) -> str:
+    """Why the two cannot be compared, or ''."""
+    if got is None:
+        return "is missing"
+    if want.shape != got.shape:
+        return f"has another shape: want {format_dims(want.shape)}, got {format_dims(got.shape)}"
+    if want.size == 0:
+        return "is empty"
+    for side, array in (("the reference", want), ("the result", got)):
+        missing = int(np.count_nonzero(np.isnan(array)))
+        if missing:
+            return f"has {missing} NaN of {array.size} values in {side}"
+    return ""
+
+
+def _difference(want: Array, got: Array) -> _Floats:
+    """Absolute differences. Two integers that differ differ by at least one, however large they are."""
+    unequal = np.asarray(want != got)
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, where they are equal
+        difference = np.abs(got.astype(np.float64) - want.astype(np.float64))
+    difference[~unequal] = 0.0
+    if want.dtype.kind in "iub" and got.dtype.kind in "iub":
+        np.maximum(difference, unequal, out=difference)
+    return difference
+
+
+def _measure(name: str, want: Array, got: Array, difference: _Floats) -> TensorAccuracy:
+    a, b = _finite(want), _finite(got)
+    max_abs_error = float(difference.max())
+    largest = float(np.abs(a).max())
+    # Divided by the largest value, so that no square overflows or vanishes.
+    scale = max(largest, float(np.abs(b).max()))
+    if scale > 0:
+        a, b = a / scale, b / scale
+    error = float(np.linalg.norm(difference / scale)) if scale > 0 else max_abs_error
+    signal, result = float(np.linalg.norm(a)), float(np.linalg.norm(b))
+    cosine = float(np.vdot(a, b)) / (signal * result) if signal and result else float(signal == result)
+    return TensorAccuracy(
+        name=name,
+        max_abs_error=max_abs_error,
+        max_rel_error=_ratio(max_abs_error, largest),
+        snr_db=_decibels(_ratio(error, signal)),
+        cosine=min(1.0, max(-1.0, cosine)),
+        informative=_varies(want),
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    """``part / whole``; nothing of nothing is 0, something of nothing infinite."""
+    if part == 0:
+        return 0.0
+    return part / whole if whole > 0 else math.inf
+
+
+def _decibels(noise_to_signal: float) -> float:
+    """The signal-to-noise ratio in decibels from the ratio of the two norms."""
+    if noise_to_signal == 0:
+        return math.inf
+    return -20 * math.log10(noise_to_signal)  # infinite noise: -inf
+
+
+def _varies(reference: Array) -> bool:
+    """Whether agreement proves something. A single value does unless it is 0, what a dead network gives."""
+    values = _finite(reference)
+    if values.size == 1:
+        return bool(values.flat[0] != 0)
+    return float(np.ptp(values)) > _CONSTANT * float(np.abs(values).max())
+
+
+def _finite(array: Array) -> _Floats:
+    """In float64, infinities as 0."""
+    values = array.astype(np.float64)
+    values[~np.isfinite(values)] = 0.0
+    return values
+
+
+def _incomparable(name: str) -> TensorAccuracy:
+    return TensorAccuracy(name, math.inf, math.inf, -math.inf, 0.0, informative=False)
+
+
+def _excesses(
+    accuracy: TensorAccuracy, want: Array, got: Array, difference: _Floats, limits: AccuracyLimits
+) -> list[str]:
+    """One sentence for each limit that this output exceeds."""
+    sentences = []
+    if limits.max_abs_error is not None and not accuracy.max_abs_error <= limits.max_abs_error:
+        at = np.unravel_index(int(difference.argmax()), difference.shape)
+        place = f" at [{', '.join(map(str, at))}]" if at else ""
+        sentences.append(
+            f"output {accuracy.name!r} differs by {accuracy.max_abs_error:.3g}{place} "
+            f"(want {want[at]:.6g}, got {got[at]:.6g}); allowed are {limits.max_abs_error:g}"
+        )
+    if limits.min_snr_db is not None and not accuracy.snr_db >= limits.min_snr_db:
+        sentences.append(
+            f"output {accuracy.name!r} has a signal-to-noise ratio of {accuracy.snr_db:.1f} dB; "
+            f"wanted are {limits.min_snr_db:g} dB"
+        )
+    return sentences
