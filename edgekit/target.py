@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,86 @@ Precision = Literal["float32", "tf32", "bfloat16", "float16", "fp8", "fp4", "int
 
 
 @dataclass(frozen=True)
+class Cpu:
+    """The processor.
+
+    Attributes:
+        model: Name of the part or of its cores.
+        cores: Number of cores, all kinds together.
+        clock_hz: Highest clock of the fastest kind of core.
+        l2_bytes: Second-level cache, the whole processor's.
+        l3_bytes: Third-level cache.
+    """
+
+    model: str
+    cores: int
+    clock_hz: float | None = None
+    l2_bytes: int | None = None
+    l3_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The graphics processor.
+
+    Attributes:
+        multiprocessors: Streaming multiprocessors.
+        cuda_cores: All of them together.
+        tensor_cores: All of them together.
+        clock_hz: Highest clock.
+        l2_bytes: Second-level cache.
+        shared_bytes_per_multiprocessor: Most shared memory that the blocks of one multiprocessor can have.
+    """
+
+    multiprocessors: int
+    cuda_cores: int
+    tensor_cores: int
+    clock_hz: float
+    l2_bytes: int | None = None
+    shared_bytes_per_multiprocessor: int | None = None
+
+
+@dataclass(frozen=True)
+class Dla:
+    """Deep-learning accelerators beside the graphics processor. They take 2-D networks only.
+
+    Attributes:
+        engines: Number of them.
+        int8_ops_per_s: Dense peak of all together.
+        clock_hz: Highest clock.
+        sram_bytes: Private memory of each.
+    """
+
+    engines: int
+    int8_ops_per_s: float
+    clock_hz: float | None = None
+    sram_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class PowerMode:
+    """One power mode, by name, since its number differs between releases; ``None`` where no figure is known.
+
+    Attributes:
+        name: As the vendor's tool prints it.
+        watts: Budget of the module.
+        multiprocessors: Active ones: a mode may switch some off.
+        gpu_clock_hz: Highest clock of the graphics processor.
+        bandwidth_bytes_per_s: Peak of the memory.
+        int8_ops_per_s: Dense peak of the graphics processor.
+        dla_int8_ops_per_s: Dense peak of all accelerators.
+    """
+
+    name: str
+    watts: float | None = None
+    multiprocessors: int | None = None
+    gpu_clock_hz: float | None = None
+    bandwidth_bytes_per_s: float | None = None
+    int8_ops_per_s: float | None = None
+    dla_int8_ops_per_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Target:
     """One device.
 
@@ -41,14 +122,19 @@ class Target:
         threads: Threads to use unless the user says otherwise; 0 for all of the machine that runs the bundle.
         backends: Backends in the order in which they are tried.
         precisions: Number formats in order of preference.
+        cpu: The processor; ``None`` for a target that stands for many machines.
+        gpu: The graphics processor of a CUDA device.
+        dla: Its accelerators, where it has any.
         aliases: Other names.
         compute_capability: ``"8.7"`` for CUDA devices, else empty.
-        cpu_features: Instruction set extensions that may be used.
-        peak_ops_per_s: Dense peak of each precision, a multiply-add counting as two.
-        software: Versions that belong to the device: ``jetpack``, ``tensorrt``, ``cuda``, ``glibc``, ``python``.
-        power_modes_w: Power modes in watts, as the vendor names them.
+        cpu_features: Instruction set extensions that may be used, as Linux names them in ``/proc/cpuinfo``.
+        peak_ops_per_s: Dense peak of each precision, of the GPU where there is one; a multiply-add is two.
+        advertised_ops_per_s: The vendor's headline figure, which counts sparsity and every engine.
+        power_w: Smallest and largest power budget in watts.
+        software: Versions that belong to the device: jetpack, tensorrt, cuda, glibc, python.
+        power_modes: Power modes, the smallest budget first.
         options: Options for each backend.
-        unverified: Keys whose figures come from no primary source and no measurement of ours.
+        unverified: Keys, dotted, whose figures come from no primary source and no measurement of ours.
         sources: Where the figures come from.
     """
 
@@ -61,27 +147,61 @@ class Target:
     threads: int
     backends: tuple[str, ...]
     precisions: tuple[Precision, ...]
+    cpu: Cpu | None = None
+    gpu: Gpu | None = None
+    dla: Dla | None = None
     aliases: tuple[str, ...] = ()
     compute_capability: str = ""
     cpu_features: tuple[str, ...] = ()
-    peak_ops_per_s: dict[str, float] = field(default_factory=dict)
+    peak_ops_per_s: dict[Precision, float] = field(default_factory=dict)
+    advertised_ops_per_s: float | None = None
+    power_w: tuple[float, float] | None = None
     software: dict[str, str] = field(default_factory=dict)
-    power_modes_w: tuple[str, ...] = ()
+    power_modes: tuple[PowerMode, ...] = ()
     options: dict[str, dict[str, int | float | str | bool]] = field(default_factory=dict)
     unverified: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.device == "cuda") != bool(self.compute_capability):
-            raise TargetError("compute_capability belongs to a CUDA device, and every CUDA device has one")
+        if (self.device == "cuda") != bool(self.compute_capability) or (self.device == "cuda") != bool(
+            self.gpu
+        ):
+            raise TargetError(
+                "compute_capability and [gpu] belong to a CUDA device, and every CUDA device has both"
+            )
         if self.memory_bytes <= 0 or self.bandwidth_bytes_per_s <= 0 or self.threads < 0:
             raise TargetError(
                 "memory_bytes and bandwidth_bytes_per_s want positive numbers, threads 0 or more"
             )
+        if not self.backends:
+            raise TargetError("backends wants at least one name")
+        precisions = typing.get_args(Precision)
+        for key in self.peak_ops_per_s:
+            if key not in precisions:
+                raise TargetError(f"peak_ops_per_s has no precision {key!r}: want {', '.join(precisions)}")
+        plain = schema.encode(self)
+        for key in self.unverified:
+            if not _has(plain, key):
+                raise TargetError(f"unverified names {key!r}, which the target does not state")
+
+    def is_unverified(self, key: str) -> bool:
+        """Whether the figure of this dotted key, or the table that it stands in, is unverified."""
+        return any(key == doubted or key.startswith(doubted + ".") for doubted in self.unverified)
 
     def options_for(self, backend: str) -> dict[str, int | float | str | bool]:
         """The options of one backend."""
         return self.options.get(backend, {})
+
+
+def _has(plain: Any, key: str) -> bool:
+    """Whether the dotted key leads somewhere; items of a list are found by their name."""
+    for part in key.split("."):
+        if isinstance(plain, list):
+            plain = {item["name"]: item for item in plain if isinstance(item, dict)}
+        if not isinstance(plain, dict) or part not in plain:
+            return False
+        plain = plain[part]
+    return True
 
 
 def folder() -> Path:
