@@ -8,9 +8,14 @@ line in :mod:`edgekit.backends`; the contract tests then cover it.
 from __future__ import annotations
 
 import abc
+import contextlib
+import hashlib
 import importlib
+import os
+import re
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,8 +26,13 @@ from edgekit.errors import (
     CompileError,
     EdgekitError,
     InternalError,
+    LimitError,
+    SessionError,
+    SpecError,
     UnavailableError,
     UnsupportedError,
+    UsageError,
+    did_you_mean,
 )
 from edgekit.graph.graph import Graph
 from edgekit.isolation import Limits
@@ -30,7 +40,10 @@ from edgekit.registry import Requirement
 from edgekit.spec import Array, TensorSpec
 from edgekit.target import Target
 
-Options = Mapping[str, "int | float | str | bool"]
+Option = int | float | str | bool
+Options = Mapping[str, Option]
+
+_LOAD_LIMITS = Limits(time_s=20.0)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class ArtifactInfo:
         target: Name of the target.
         built_with: Version of each package that took part.
         source_digest: SHA-256 of the graph it was compiled from.
-        options: The options that were used.
+        options: The options that were used, the backend's defaults included.
         native: Whether it holds machine code, which is loaded from a verified bundle only.
     """
 
@@ -94,7 +107,7 @@ class ArtifactInfo:
     target: str
     built_with: dict[str, str]
     source_digest: str
-    options: dict[str, int | float | str | bool] = field(default_factory=dict)
+    options: dict[str, Option] = field(default_factory=dict)
     native: bool = False
 
 
@@ -128,17 +141,43 @@ class Compiled:
 
 
 class NetworkSession(abc.ABC):
-    """An opened network. Arrays come checked and contiguous, in the order and types of the contract."""
+    """An opened network, for one thread at a time.
+
+    Attributes:
+        info: What it was compiled from and for.
+    """
 
     def __init__(self, info: ArtifactInfo) -> None:
         self.info = info
 
     @abc.abstractmethod
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs by name, in arrays that the caller owns."""
+        """Run the network once.
+
+        Args:
+            feeds: One array for each input, by name: of the contract's dtype, of an allowed shape, and
+                C-contiguous. The caller has checked that; nothing is checked here.
+
+        Returns:
+            The outputs by name, in the contract's order, in arrays that belong to the caller.
+
+        Raises:
+            SessionError: The vendor's library failed, or the session is closed.
+        """
 
     def close(self) -> None:
         """Give back what the vendor's library holds. May be called twice."""
+
+    def closed(self) -> SessionError:
+        """The error to raise when the session is used after :meth:`close`."""
+        return SessionError("the session is closed", where=self.info.backend, hint="open it again")
+
+    def failed(self, error: Exception) -> SessionError:
+        """The error to raise for an exception of the vendor's library."""
+        return SessionError(
+            f"{self.info.backend} failed while running: {essential(error)}",
+            where=", ".join(map(str, self.info.inputs)),
+        )
 
 
 class Backend(abc.ABC):
@@ -147,13 +186,19 @@ class Backend(abc.ABC):
     Attributes:
         name: Name in the registry.
         title: Name that people use.
-        requirements: Packages it needs, the one with the runtime first.
+        requirements: Packages it needs to open and run, the runtime first.
+        options: Its options with their defaults; a default's type is the option's type.
+        domains: Operator domains it knows; ``""`` is that of ONNX itself.
+        any_target: Whether it runs wherever its packages do, listed by the target or not.
         native: Whether its artifacts hold machine code.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     requirements: ClassVar[tuple[Requirement, ...]] = ()
+    options: ClassVar[Options] = {}
+    domains: ClassVar[frozenset[str]] = frozenset({""})
+    any_target: ClassVar[bool] = False
     native: ClassVar[bool] = False
 
     def available(self, *, load: bool = False) -> Availability:
@@ -167,39 +212,56 @@ class Backend(abc.ABC):
             reason = requirement.missing()
             if reason:
                 return Availability("missing", versions, reason, requirement.install_line)
-        if load:
+        if load and self.requirements:
             try:
-                modules = [r.module for r in self.requirements]
                 isolation.run(
-                    "edgekit.backends.base:_import_job",
-                    modules,
-                    limits=Limits(time_s=20.0),
+                    "edgekit.backends.base:_load_job",
+                    self._path,
+                    limits=_LOAD_LIMITS,
                     what=f"loading {self.title}",
                     error=BackendError,
                 )
             except (EdgekitError, InternalError) as error:
                 names = " ".join(r.distribution for r in self.requirements)
-                reason = str(error).splitlines()[0]
+                # The first line alone: this goes into a table.
+                reason = str(getattr(error, "message", error)).splitlines()[0]
                 return Availability("broken", versions, reason, f"pip install --force-reinstall {names}")
         return Availability("found", versions)
 
+    def load(self) -> None:
+        """Import its packages into this process.
+
+        Raises:
+            UnavailableError: One is missing, too old, or broken.
+        """
+        for requirement in self.requirements:
+            requirement.load()
+
     def refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         """Why it would not take the graph for the target; empty when it would. Compiles nothing."""
+        if target.device != "cpu":
+            return [
+                Refusal(
+                    f"compiling for {target.title} is not there yet: this release compiles for CPU targets only",
+                    hint="--target cpu",
+                )
+            ]
         reasons = []
-        if self.name not in target.backends:
+        if self.name not in target.backends and not self.any_target:
             reasons.append(
                 Refusal(
                     f"target {target.name} does not list the backend {self.name}",
                     hint=f"--backend {target.backends[0]}" if target.backends else "choose another target",
                 )
             )
-        foreign = [node for node in graph.model.graph.all_nodes() if node.domain == "edgekit"]
+        known = self.domains | {domain for domain, _, _ in graph.model.functions}
+        foreign = [node for node in graph.model.graph.all_nodes() if node.domain not in known]
         if foreign:
             reasons.append(
                 Refusal(
-                    "operators of domain 'edgekit' inside the network; only at its end they become steps",
+                    "operators of a domain it does not know: " + ", ".join(sorted({n.domain for n in foreign})),
                     tuple(f"{node.op_type} {node.name}" for node in foreign),
-                    "end the network where the first of them begins",
+                    "end the network where the first of them begins: operators of edgekit at the end become steps",
                 )
             )
         return reasons + self._refusals(graph, target)
@@ -226,10 +288,14 @@ class Backend(abc.ABC):
 
         Raises:
             UnsupportedError: It refuses the graph; the message lists all reasons.
+            UsageError: An option that the backend does not have, or a value of the wrong type.
+            SpecError: The sample does not fit the network's inputs.
             UnavailableError: A package is missing.
             CompileError: The vendor's compiler refused or crashed.
-            LimitError: Time or memory ran out.
+            LimitError: Time, memory or disk ran out.
         """
+        chosen = self.choose_options(target, options or {})
+        feeds = _check_sample(graph.inputs, sample)
         refusals = self.refusals(graph, target)
         if refusals:
             raise UnsupportedError(
@@ -240,6 +306,7 @@ class Backend(abc.ABC):
         missing = self.available()
         if missing.state != "found":
             raise UnavailableError(f"{self.title}: {missing.reason}", where=self.name, hint=missing.hint)
+        model = graph.to_bytes()
         info = ArtifactInfo(
             backend=self.name,
             form="engine",
@@ -248,20 +315,20 @@ class Backend(abc.ABC):
             outputs=graph.outputs,
             target=target.name,
             built_with=missing.versions,
-            source_digest=graph.digest(),
-            options={**target.options_for(self.name), **(options or {})},
+            source_digest=hashlib.sha256(model).hexdigest(),
+            options=chosen,
             native=self.native,
         )
         outcome = isolation.run(
             "edgekit.backends.base:_compile_job",
             {
-                "backend": f"{type(self).__module__}:{type(self).__qualname__}",
+                "backend": self._path,
                 "target": schema.encode(target),
                 "info": schema.encode(info),
                 "threads": threads,
             },
-            arrays=sample,
-            files={"model.onnx": graph.to_bytes()},
+            arrays=feeds,
+            files={"model.onnx": model},
             limits=limits,
             what=f"compiling with {self.title}",
             error=CompileError,
@@ -279,16 +346,49 @@ class Backend(abc.ABC):
         """Load a compiled network into this process.
 
         Args:
-            artifact: From :meth:`compile` or from a verified bundle.
+            artifact: From :meth:`compile` or from a verified bundle; its bytes are used as they are, and
+                where :attr:`native` is true they are run as machine code.
             threads: Threads to use; 0 for all that the process may use.
 
         Raises:
             UnavailableError: A package is missing.
             SessionError: The vendor's runtime refuses it.
         """
-        for requirement in self.requirements:
-            requirement.load()
-        return self._open(artifact, threads)
+        self.load()
+        missing = [name for name in artifact.info.files if name not in artifact.files]
+        if missing:
+            raise SessionError(f"the artifact lacks {', '.join(missing)}", where=self.name)
+        with translated(SessionError, f"{self.title} could not open the artifact"):
+            return self._open(artifact, threads or usable_threads())
+
+    def choose_options(self, target: Target, options: Options) -> dict[str, Option]:
+        """The backend's options: its defaults, replaced by the target's, replaced by the given ones.
+
+        Raises:
+            UsageError: An option that the backend does not have, or a value of another type.
+        """
+        chosen = dict(self.options)
+        for source, values in ((f"target {target.name}", target.options_for(self.name)), ("options", options)):
+            for name, value in values.items():
+                if name not in chosen:
+                    near = did_you_mean(name, chosen)
+                    raise UsageError(
+                        f"{self.title} has no option {name!r}: want {', '.join(chosen) or 'none'}",
+                        where=source,
+                        hint=f"did you mean {near!r}?" if near else None,
+                    )
+                kind = type(self.options[name])
+                if type(value) is not kind:
+                    raise UsageError(
+                        f"option {name!r} of {self.title}: want {kind.__name__}, got {value!r}", where=source
+                    )
+                chosen[name] = value
+        return chosen
+
+    @property
+    def _path(self) -> str:
+        """Where a child process finds the class."""
+        return f"{type(self).__module__}:{type(self).__qualname__}"
 
     @abc.abstractmethod
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
@@ -296,31 +396,97 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
-        """Write the artifact's files into ``out``. Runs in the child; a vendor's exception becomes CompileError."""
+        """Write the artifact's files into ``out``.
+
+        Runs in a child process, with the packages loaded. An exception of the vendor may leave it: the
+        base makes a CompileError of it.
+        """
 
     @abc.abstractmethod
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
-        """Open it. A vendor's exception becomes SessionError."""
+        """Open it with so many threads, from its bytes. The base makes a SessionError of any exception."""
 
 
-def _import_job(request: isolation.Request) -> tuple[None, dict[str, Array]]:
+def usable_threads() -> int:
+    """Number of processors that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Linux only
+        return os.cpu_count() or 1
+
+
+def essential(error: BaseException) -> str:
+    """One line that says what went wrong, out of a vendor's exception.
+
+    A vendor's message is often a stack of C++ frames around one sentence: the first line that is not
+    a frame, a path or a banner is taken.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not _NOISE.match(line)]
+    text = telling[-1] if telling and lines[0].startswith("Traceback") else next(iter(telling), "")
+    return f"{type(error).__name__}: {text[:400]}" if text else type(error).__name__
+
+
+_NOISE = re.compile(
+    r"""Traceback | File\s" | \d+:\s | [~^\s]*$ | \[bt\] | Stack\ trace | -+$
+    | Exception\ from\ \S+:\d+:?$ | While\ validating.*:$ | Check\ '.*'\ failed\ at\ \S+$""",
+    re.VERBOSE,
+)
+
+
+@contextlib.contextmanager
+def translated(error: type[EdgekitError], what: str, hint: str | None = None) -> Iterator[None]:
+    """Make one of edgekit's errors of any exception that is none."""
+    try:
+        yield
+    except EdgekitError:
+        raise
+    except MemoryError:
+        raise LimitError(f"{what}: out of memory") from None
+    except Exception as unknown:
+        raise error(f"{what}: {essential(unknown)}", hint=hint) from unknown
+
+
+def _check_sample(inputs: tuple[TensorSpec, ...], sample: Mapping[str, Array]) -> dict[str, Array]:
+    if set(sample) != {spec.name for spec in inputs}:
+        raise SpecError(
+            f"want a sample for {', '.join(spec.name for spec in inputs)}, got {', '.join(sample) or 'none'}",
+            where="sample",
+        )
+    return {spec.name: spec.check(sample[spec.name]) for spec in inputs}
+
+
+def _backend_at(path: str) -> Backend:
+    module, _, name = path.partition(":")
+    backend: Backend = getattr(importlib.import_module(module), name)()
+    return backend
+
+
+def _load_job(request: isolation.Request) -> tuple[None, dict[str, Array]]:
     """In the child: import packages."""
-    for module in request.arguments:
-        importlib.import_module(module)
+    _backend_at(request.arguments).load()
     return None, {}
 
 
 def _compile_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     """In the child: compile, open, run once."""
     arguments = request.arguments
-    module, _, name = arguments["backend"].partition(":")
-    backend: Backend = getattr(importlib.import_module(module), name)()
+    backend = _backend_at(arguments["backend"])
     target = schema.decode(Target, arguments["target"], error=CompileError, where="target")
     info = schema.decode(ArtifactInfo, arguments["info"], error=CompileError, where="artifact")
+    backend.load()
     started = time.perf_counter()
-    backend._compile(request.files["model.onnx"], info, target, request.out)
+    with translated(
+        CompileError, f"{backend.title} could not compile the model", hint="try another --backend"
+    ):
+        try:
+            backend._compile(request.files["model.onnx"], info, target, request.out)
+        except Exception:
+            traceback.print_exc()
+            raise
     compiled = time.perf_counter()
-    files = {path.name: path.read_bytes() for path in request.out.iterdir()}
+    files = {path.name: path.read_bytes() for path in sorted(request.out.iterdir())}
     session = backend.open(Artifact(info, files), threads=arguments["threads"])
     outputs = session.run(request.arrays)
-    return {"compile_s": compiled - started, "first_run_s": time.perf_counter() - compiled}, outputs
+    first_run_s = time.perf_counter() - compiled
+    return {"compile_s": compiled - started, "first_run_s": first_run_s}, outputs
