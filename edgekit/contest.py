@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgekit import compare, profiling, runtime
 from edgekit.backends import BACKENDS
-from edgekit.bundle import Bundle, Manifest
+from edgekit.backends.base import Artifact
+from edgekit.bundle import Bundle
 from edgekit.errors import (
     BackendError,
     CompileError,
@@ -25,6 +26,9 @@ from edgekit.spec import Array
 from edgekit.target import Target
 
 _MEASURE_S = 4.0
+
+# Makes the bundle of a compiled network.
+Draft = Callable[[Artifact], Bundle]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Contest:
         self.attempts: dict[str, Attempt] = {}
         self.errors: dict[str, EdgekitError] = {}
 
-    def enter(self, name: str, draft: Manifest) -> None:
+    def enter(self, name: str, draft: Draft) -> None:
         """Compile with one backend; what it refuses or fails at is kept, not raised."""
         try:
             self.attempts[name] = self._attempt(name, draft)
@@ -118,12 +122,12 @@ class Contest:
             ),
         )
 
-    def _attempt(self, name: str, draft: Manifest) -> Attempt:
+    def _attempt(self, name: str, draft: Draft) -> Attempt:
         """Compile in a child, then open the whole bundle here and compare what a user would get."""
         compiled = BACKENDS[name].compile(
             self.graph, self.device, sample=self.evidence.feeds, threads=self.threads, limits=self.child
         )
-        bundle = Bundle.of(draft, compiled.artifact)
+        bundle = draft(compiled.artifact)
         with runtime.open(bundle, threads=self.threads) as session:
             got = session.run(self.evidence.feeds)
         accuracy = compare.compare(

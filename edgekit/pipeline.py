@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit import atomic, runtime, samples, schema
 from edgekit import target as targets
-from edgekit._version import __version__
 from edgekit.backends import BACKENDS
-from edgekit.bundle import Bundle, Manifest, write
+from edgekit.bundle import Bundle, write
 from edgekit.contest import Contest, Evidence
 from edgekit.errors import UnavailableError
 from edgekit.graph.graph import Graph
@@ -134,14 +134,14 @@ def compile(
     graph, golden, notes = _prepare(source, device, shapes, weights, trust, inputs, child)
     on_event("compute the reference outputs")
     evidence = _evidence(graph, golden, inputs, device, child)
-    draft = Manifest(
+    draft = partial(
+        Bundle.of,
         name=name or _name_of(source),
-        edgekit=__version__,
-        target=device.name,
-        intended_use=intended_use,
+        target=device,
         inputs=graph.inputs,
         results=graph.results,
         after=graph.after,
+        intended_use=intended_use,
         history=graph.history,
         notes=notes,
     )

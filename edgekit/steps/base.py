@@ -26,7 +26,7 @@ class StepKind:
     """One kind of step.
 
     Attributes:
-        name: Name in the registry, and of the operator in the ONNX domain ``edgekit`` (``IntegrateVelocity``).
+        name: Name in the registry; in the ONNX domain ``edgekit`` the operator is ``IntegrateVelocity``.
         inputs: Number of tensors it reads.
         run: Does it.
         infer: Contracts of the outputs from those of the inputs; raises SpecError where they do not fit.

@@ -1,0 +1,260 @@
+"""Open a bundle and run it: checks, network, steps. This is all that a device needs.
+
+It loads NumPy, edgekit's own kernels where steps use them, and the runtime of one vendor.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from edgekit.backends import BACKENDS
+from edgekit.backends.base import Backend, NetworkSession
+from edgekit.bundle import Bundle, Manifest, read
+from edgekit.errors import MismatchError, SessionError, SpecError, did_you_mean
+from edgekit.spec import Array, Dim, Step, TensorSpec, all_finite, format_dims
+from edgekit.steps import STEPS
+
+_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+def open(source: str | os.PathLike[str] | Bundle, *, threads: int = 0) -> Session:
+    """Open a bundle for running.
+
+    Args:
+        source: Path of an ``.ekb`` file, or a bundle in memory.
+        threads: Threads to use; 0 for all that the process may use.
+
+    Raises:
+        BundleError: The file is damaged, of another version, or for another machine or software.
+        UnavailableError: The vendor's runtime is missing.
+        SessionError: The vendor's runtime refuses the network.
+    """
+    started = time.perf_counter()
+    if isinstance(source, Bundle):
+        bundle, where = source, source.manifest.name
+    else:
+        bundle, where = read(Path(source)), str(source)
+    backend = _backend(bundle.manifest, where)
+    steps = _Steps(bundle.manifest.after, threads)
+    network = backend.open(bundle.network, threads=threads)
+    return Session(bundle.manifest, network, steps, threads=threads, started=started)
+
+
+def run_steps(steps: Sequence[Step], tensors: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
+    """All tensors by name when the steps have run: the given ones and those that the steps make."""
+    tensors = dict(tensors)
+    _Steps(steps, threads).run(tensors, {})
+    return tensors
+
+
+class Session:
+    """An opened bundle; a context manager. Several threads may share it: their runs follow one another.
+
+    Attributes:
+        manifest: The bundle's manifest.
+        threads: Threads that it was opened with; 0 for all.
+        load_s: Seconds that opening took: reading, verifying, loading into the vendor's runtime.
+    """
+
+    def __init__(
+        self, manifest: Manifest, network: NetworkSession, steps: _Steps, *, threads: int, started: float
+    ) -> None:
+        self.manifest = manifest
+        self.threads = threads
+        self._network: NetworkSession | None = network
+        self._steps = steps
+        self._lock = threading.Lock()
+        self._inputs = {spec.name: spec for spec in manifest.inputs}
+        self._feeds = [spec.name for spec in manifest.network.inputs]
+        self._ties = _ties(manifest.inputs)
+        self.load_s = time.perf_counter() - started
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Contracts of what :meth:`run` takes, in order."""
+        return self.manifest.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Contracts of what :meth:`run` returns, in order."""
+        return self.manifest.results
+
+    def run(self, inputs: Mapping[str, Array], *, stages: dict[str, float] | None = None) -> dict[str, Array]:
+        """Run once.
+
+        Args:
+            inputs: One array for each input, by name.
+            stages: Filled with the seconds of each stage: ``"check"``, ``"network"``, each step by its
+                name, and ``"results"``.
+
+        Returns:
+            The results by name, in order, in arrays that the caller owns.
+
+        Raises:
+            SpecError: A missing or unknown name, or an array that does not fit its contract.
+            SessionError: The session is closed, the vendor's runtime failed, or a result is not what the
+                contract promises (NaN and infinity included).
+        """
+        with self._lock:
+            if self._network is None:
+                raise SessionError(
+                    "the session is closed", where=self.manifest.name, hint="open the bundle again"
+                )
+            began = time.perf_counter()
+            tensors = self._accept(inputs)
+            checked = time.perf_counter()
+            tensors.update(self._network.run({name: tensors[name] for name in self._feeds}))
+            computed = time.perf_counter()
+            steps_s: dict[str, float] = {}
+            self._steps.run(tensors, steps_s)
+            stepped = time.perf_counter()
+            results = {spec.name: self._deliver(spec, tensors) for spec in self.manifest.results}
+            if stages is not None:
+                stages["check"] = checked - began
+                stages["network"] = computed - checked
+                stages.update(steps_s)
+                stages["results"] = time.perf_counter() - stepped
+            return results
+
+    def close(self) -> None:
+        """Give back what the vendor's runtime holds. May be called twice."""
+        with self._lock:
+            if self._network is not None:
+                self._network.close()
+                self._network = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """The inputs, checked, in the contract's order."""
+        if not isinstance(inputs, Mapping):
+            names = ", ".join(f"{name!r}: array" for name in self._inputs)
+            raise SpecError(
+                f"want a mapping of names to arrays, got {type(inputs).__name__}",
+                where=self.manifest.name,
+                hint=f"run({{{names}}})",
+            )
+        if inputs.keys() != self._inputs.keys():
+            raise self._wrong_names(inputs)
+        arrays = {name: spec.check(inputs[name]) for name, spec in self._inputs.items()}
+        for first, *others in self._ties:
+            name, axis = first
+            for other, other_axis in others:
+                if arrays[other].shape[other_axis] != arrays[name].shape[axis]:
+                    raise SpecError(
+                        f"axis {other_axis} of {other!r} wants the length that axis {axis} of {name!r} has: "
+                        f"got {format_dims(arrays[other].shape)} and {format_dims(arrays[name].shape)}",
+                        where=f"tensor {other!r}",
+                        hint="crop or pad both images to one grid",
+                    )
+        return arrays
+
+    def _wrong_names(self, inputs: Mapping[str, Array]) -> SpecError:
+        missing = [name for name in self._inputs if name not in inputs]
+        unknown = [str(name) for name in inputs if name not in self._inputs]
+        parts = [f"missing {', '.join(missing)}"] if missing else []
+        parts += [f"unknown {', '.join(unknown)}"] if unknown else []
+        near = did_you_mean(unknown[0], missing or self._inputs) if unknown else None
+        return SpecError(
+            f"wrong inputs: {'; '.join(parts)}: want {', '.join(self._inputs)}",
+            where=self.manifest.name,
+            hint=f"did you mean {near!r}?" if near else None,
+        )
+
+    def _deliver(self, spec: TensorSpec, tensors: Mapping[str, Array]) -> Array:
+        array = tensors[spec.name]
+        if array.dtype != spec.dtype or not spec.fits(array.shape):
+            raise SessionError(
+                f"the result is not what the bundle promises: want {spec}, "
+                f"got {array.dtype} {format_dims(array.shape)}",
+                where=f"result {spec.name!r}",
+            )
+        if not all_finite(array):
+            raise SessionError(
+                f"the result of {self.manifest.network.backend} holds NaN or infinity, and no input does",
+                where=f"result {spec.name!r}",
+                hint="check the unit and the range of the input's values",
+            )
+        return array
+
+
+class _Steps:
+    """Steps, looked up and checked once, so that running them costs their own work."""
+
+    def __init__(self, steps: Sequence[Step], threads: int) -> None:
+        self._threads = threads
+        self._todo = []
+        repeats = Counter[str]()
+        for step in steps:
+            kind = STEPS[step.op]
+            repeats[step.op] += 1
+            title = step.op if repeats[step.op] == 1 else f"{step.op} {repeats[step.op]}"
+            self._todo.append((title, kind.run, kind.options(step), step.inputs, step.outputs))
+
+    def run(self, tensors: dict[str, Array], steps_s: dict[str, float]) -> None:
+        """Add the tensors that the steps make, and the seconds of each step."""
+        for title, run, options, inputs, outputs in self._todo:
+            began = time.perf_counter()
+            arrays = run(tuple(tensors[name] for name in inputs), options, self._threads)
+            tensors.update(zip(outputs, arrays, strict=True))
+            steps_s[title] = time.perf_counter() - began
+
+
+def _backend(manifest: Manifest, where: str) -> Backend:
+    """The backend that opens the network, if this machine and its software are what the network needs.
+
+    Machine code wants the architecture, the instruction set extensions and the very version that it was
+    compiled with; everything else wants that version or a newer one.
+    """
+    network = manifest.network
+    if network.backend not in BACKENDS:
+        raise MismatchError(
+            f"the bundle needs the backend {network.backend!r}, which this edgekit does not have",
+            where=where,
+            hint=f"pip install 'edgekit>={manifest.edgekit}'",
+        )
+    if network.native:
+        here = _ARCH.get(platform.machine().lower(), platform.machine())
+        if here != manifest.arch:
+            raise MismatchError(
+                f"the bundle holds machine code for {manifest.arch}, this machine is {here}",
+                where=where,
+                hint="compile it for a target of this architecture",
+            )
+    backend = BACKENDS[network.backend]
+    for requirement in backend.requirements:
+        built = network.built_with.get(requirement.distribution)
+        found = requirement.version()
+        if built is None or found is None or found == built:
+            continue
+        older = replace(requirement, minimum=built).missing() is not None
+        if network.native or older:
+            relation = "==" if network.native else ">="
+            raise MismatchError(
+                f"the bundle was compiled with {requirement.distribution} {built}, here is {found}",
+                where=where,
+                hint=f"pip install '{requirement.distribution}{relation}{built}'",
+            )
+    return backend
+
+
+def _ties(specs: Sequence[TensorSpec]) -> list[list[tuple[str, int]]]:
+    """Axes of inputs that have one length in a run: those with the same letter and the same range."""
+    groups: dict[tuple[str | int, Dim], list[tuple[str, int]]] = {}
+    for spec in specs:
+        for axis, length in enumerate(spec.dims):
+            if isinstance(length, Dim):
+                letter = spec.layout[axis] if spec.layout else axis
+                groups.setdefault((letter, length), []).append((spec.name, axis))
+    return [group for group in groups.values() if len(group) > 1]
