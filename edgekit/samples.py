@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.errors import SpecError
+from edgekit.errors import SpecError, did_you_mean
 from edgekit.spec import Array, TensorSpec
 
 _WAVES = 5
@@ -106,3 +106,23 @@ def _waves(shape: tuple[int, ...], spatial: list[int], rng: np.random.Generator)
             wave = wave * np.cos(phase).astype(np.float32)
         total += wave
     return total
+
+
+def check_inputs(specs: Iterable[TensorSpec], given: Mapping[str, Array]) -> dict[str, Array]:
+    """The arrays that a user gave, checked against their contracts and in their order.
+
+    Raises:
+        SpecError: An input is missing, an array belongs to no input, or one does not fit its contract.
+    """
+    contracts = {spec.name: spec for spec in specs}
+    for name in given:
+        if name not in contracts:
+            near = did_you_mean(name, contracts)
+            raise SpecError(
+                f"{name!r} is no input: want {', '.join(contracts)}",
+                hint=f"did you mean {near!r}?" if near else None,
+            )
+    for name, spec in contracts.items():
+        if name not in given:
+            raise SpecError(f"no array is given for the input {spec}", where=f"tensor {name!r}")
+    return {name: spec.check(given[name]) for name, spec in contracts.items()}

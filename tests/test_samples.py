@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import SpecError
-from edgekit.samples import generate_inputs
+from edgekit.samples import check_inputs, generate_inputs
 from edgekit.spec import DTYPES, Dim, TensorSpec
 
 CT = TensorSpec("ct", "float32", (1, 1, Dim(8, 32, 4), 12, 16), "NCDHW")
@@ -79,3 +79,16 @@ def test_one_voxel_axes_and_labels() -> None:
     assert set(np.unique(generate_inputs([spec])["seg"])) == {0, 1, 2, 3}
     one = TensorSpec("x", "float32", (1, 1, 1, 1), "NCHW")
     assert np.isfinite(generate_inputs([one])["x"]).all()
+
+
+def test_given_inputs_are_checked_by_name_and_contract() -> None:
+    other = TensorSpec("mr", "float32", (1, 4), "NC")
+    given = {"mr": np.ones((1, 4), np.float32), "ct": generate_inputs([CT])["ct"]}
+    assert list(check_inputs([CT, other], given)) == ["ct", "mr"]
+    with pytest.raises(SpecError, match="no array is given for the input mr"):
+        check_inputs([CT, other], {"ct": given["ct"]})
+    with pytest.raises(SpecError, match="'mri' is no input") as refused:
+        check_inputs([CT, other], {**given, "mri": given["mr"]})
+    assert refused.value.hint == "did you mean 'mr'?"
+    with pytest.raises(SpecError, match="wrong dtype"):
+        check_inputs([other], {"mr": given["mr"].astype(np.float64)})
