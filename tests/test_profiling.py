@@ -118,7 +118,7 @@ def test_candidates_are_spread_over_the_whole_measurement(clock: Clock) -> None:
         assert max(counts) - min(counts) <= 33, "at most three turns apart"
     followers = {(a, b) for a, b in itertools.pairwise(ran) if a != b}
     assert len(followers) == 6, "everybody comes after everybody"
-    assert all(len(report.samples_s) == 400 for report in reports.values())
+    assert all(len(report.samples_s) in (400, 401) for report in reports.values())
 
 
 def test_what_the_neighbour_left_behind_is_not_counted(clock: Clock) -> None:
