@@ -6,7 +6,6 @@ It loads NumPy, edgekit's own kernels where steps use them, and the runtime of o
 from __future__ import annotations
 
 import os
-import platform
 import threading
 import time
 from collections import Counter
@@ -14,14 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from edgekit import machine
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Backend, NetworkSession
 from edgekit.bundle import Bundle, Manifest, read
 from edgekit.errors import MismatchError, SessionError, SpecError, did_you_mean
 from edgekit.spec import Array, Dim, Step, TensorSpec, all_finite, format_dims
 from edgekit.steps import STEPS
-
-_ARCH = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
 def open(source: str | os.PathLike[str] | Bundle, *, threads: int = 0) -> Session:
@@ -225,13 +223,7 @@ def _backend(manifest: Manifest, where: str) -> Backend:
             hint=f"pip install 'edgekit>={manifest.edgekit}'",
         )
     if network.native:
-        here = _ARCH.get(platform.machine().lower(), platform.machine())
-        if here != manifest.arch:
-            raise MismatchError(
-                f"the bundle holds machine code for {manifest.arch}, this machine is {here}",
-                where=where,
-                hint="compile it for a target of this architecture",
-            )
+        _check_processor(manifest, where)
     backend = BACKENDS[network.backend]
     for requirement in backend.requirements:
         built = network.built_with.get(requirement.distribution)
@@ -247,6 +239,23 @@ def _backend(manifest: Manifest, where: str) -> Backend:
                 hint=f"pip install '{requirement.distribution}{relation}{built}'",
             )
     return backend
+
+
+def _check_processor(manifest: Manifest, where: str) -> None:
+    here = machine.record()
+    if here.arch != manifest.arch:
+        raise MismatchError(
+            f"the bundle holds machine code for {manifest.arch}, this machine is {here.arch}",
+            where=where,
+            hint="compile it for a target of this architecture",
+        )
+    lacking = [name for name in manifest.cpu_features if name not in here.features]
+    if lacking and here.features:  # a system that tells no features cannot be judged by them
+        raise MismatchError(
+            f"the bundle's machine code may use {', '.join(lacking)}, which this processor does not have",
+            where=where,
+            hint="edgekit targets lists targets for other processors",
+        )
 
 
 def _ties(specs: Sequence[TensorSpec]) -> list[list[tuple[str, int]]]:
