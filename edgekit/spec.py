@@ -199,7 +199,7 @@ class Step:
 
     Attributes:
         op: Name in :data:`edgekit.steps.STEPS`.
-        inputs: Names of the tensors it reads: inputs of the model, outputs of the network or of earlier steps.
+        inputs: Names of the tensors it reads: of the model's inputs, the network's outputs or earlier steps.
         outputs: Names of the tensors it makes.
         options: Plain values by name; the step's own defaults fill the rest.
     """
@@ -220,7 +220,7 @@ def all_finite(array: Array) -> bool:
         return True
     # The sum of a NaN or an infinity with anything is not finite. Of the sums that NumPy offers this one is
     # the fastest that stays on one thread and does not warn. A finite overflow makes the second look decide.
-    total = float(np.einsum("i->", array.reshape(-1)))
+    total = float(np.einsum("i->", array.reshape(-1)))  # type: ignore[arg-type]
     return math.isfinite(total) or bool(np.isfinite(array).all())
 
 
