@@ -20,11 +20,11 @@ from onnx.reference.ops.op_grid_sample import GridSample as OnnxGridSample
 Array = npt.NDArray[Any]
 Ints = Sequence[int]
 
-_BLOCK_BYTES = 32 << 20
+_BLOCK = 2048  # positions that are summed at once, so that the sum stays in the cache
 
 
 class Conv(OpRun):
-    """Convolution: windows unfolded into a matrix, slab by slab, times the weights."""
+    """Convolution: for every kernel element, the weights times the shifted image, summed."""
 
     def _run(
         self,
@@ -43,26 +43,13 @@ class Conv(OpRun):
         rank = len(kernel)
         strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
         padding, out = window_geometry(x.shape[2:], kernel, strides, dilations, pads, auto_pad)
-        padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *padding])
-        # (N, C, out …, kernel …), a view
-        windows = np.lib.stride_tricks.sliding_window_view(
-            padded, [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)], tuple(range(2, 2 + rank))
-        )
-        steps = (*(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))
-        windows = windows[(..., *steps)]
         y = np.empty((x.shape[0], w.shape[0], *out))
-        per_group, filters = w.shape[1], w.shape[0] // group
-        matrix = w.astype(np.float64).reshape(group, filters, -1)
-        slab = max(1, _BLOCK_BYTES // (8 * matrix.shape[2] * math.prod(out[1:])))
-        unfolded = (0, *range(1 + rank, 1 + 2 * rank), *range(1, 1 + rank))
+        weights = w.astype(np.float64).reshape(group, -1, *w.shape[1:])
+        images = x.astype(np.float64).reshape(x.shape[0], group, -1, *x.shape[2:])
+        filters = weights.shape[1]
         for n, g in itertools.product(range(x.shape[0]), range(group)):
-            channels = slice(g * per_group, (g + 1) * per_group)
-            for begin in range(0, out[0], slab):
-                part = windows[n, channels, begin : begin + slab].transpose(unfolded)
-                columns = part.reshape(matrix.shape[2], -1)
-                y[n, g * filters : (g + 1) * filters, begin : begin + slab] = (matrix[g] @ columns).reshape(
-                    filters, -1, *out[1:]
-                )
+            image = np.pad(images[n, g], [(0, 0), *padding])
+            y[n, g * filters : (g + 1) * filters] = _correlate(image, weights[g], strides, dilations, out)
         return (_with_bias(y, b).astype(x.dtype),)
 
 
@@ -271,6 +258,37 @@ def shifted_views(
                 ),
             )
         ]
+
+
+def _correlate(image: Array, weights: Array, strides: Ints, dilations: Ints, out: Ints) -> Array:
+    """Correlate a padded image (C, axes …) with weights (K, C, kernel …): (K, out …).
+
+    The image is split into one part for each remainder of a position by the stride. In a part's flat memory
+    a kernel element is then one constant shift, and the product needs no copy of the shifted image.
+    """
+    channels, axes = image.shape[0], range(len(strides))
+    grid = [-(-length // s) for length, s in zip(image.shape[1:], strides, strict=True)]
+    steps = [math.prod(grid[axis + 1 :]) for axis in axes]
+    size = math.prod(grid)
+    reach = [(k - 1) * d // s for k, d, s in zip(weights.shape[2:], dilations, strides, strict=True)]
+    tail = sum(r * step for r, step in zip(reach, steps, strict=True))
+    parts = np.zeros((*strides, channels, size + tail))
+    for remainder in itertools.product(*map(range, strides)):
+        part = image[(slice(None), *(slice(r, None, s) for r, s in zip(remainder, strides, strict=True)))]
+        target = parts[remainder][:, :size].reshape(channels, *grid)
+        target[(slice(None), *map(slice, part.shape[1:]))] = part
+    taps = []
+    for element in itertools.product(*map(range, weights.shape[2:])):
+        at = [e * d for e, d in zip(element, dilations, strict=True)]
+        shift = sum(a // s * step for a, s, step in zip(at, strides, steps, strict=True))
+        remainder = tuple(a % s for a, s in zip(at, strides, strict=True))
+        taps.append((np.ascontiguousarray(weights[(..., *element)]), parts[remainder], shift))
+    y = np.zeros((weights.shape[0], size))
+    for begin in range(0, size, _BLOCK):
+        block = y[:, begin : begin + _BLOCK]
+        for matrix, part, shift in taps:
+            block += matrix @ part[:, begin + shift : begin + shift + block.shape[1]]
+    return y.reshape(-1, *grid)[(slice(None), *map(slice, out))]
 
 
 def _transposed_geometry(
