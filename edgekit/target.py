@@ -180,9 +180,9 @@ class Target:
             if key not in precisions:
                 raise TargetError(f"peak_ops_per_s has no precision {key!r}: want {', '.join(precisions)}")
         plain = schema.encode(self)
-        for key in self.unverified:
-            if not _has(plain, key):
-                raise TargetError(f"unverified names {key!r}, which the target does not state")
+        for doubted in self.unverified:
+            if not _has(plain, doubted):
+                raise TargetError(f"unverified names {doubted!r}, which the target does not state")
 
     def is_unverified(self, key: str) -> bool:
         """Whether the figure of this dotted key, or the table that it stands in, is unverified."""

@@ -10,6 +10,7 @@ import pytest
 from edgekit import target as targets
 from edgekit.backends import BACKENDS
 from edgekit.errors import TargetError
+from edgekit.machine import cpu_features
 from edgekit.target import Target, find, known, read
 
 # GB/s, GiB, dense 1e12 operations per second in float32, tf32, float16, int8; multiprocessors, MHz;
@@ -104,6 +105,8 @@ def test_every_target_is_complete(name: str) -> None:
     assert target.sources, "a figure without a source"
     # Compiling for a Jetson comes with its backend; the other names are all registered.
     assert set(target.backends) <= {*BACKENDS, "tensorrt"}
+    # Only extensions that a machine's record states can be compared with one.
+    assert set(target.cpu_features) == set(cpu_features(f"flags : {' '.join(target.cpu_features)}"))
     budgets = [m.watts for m in target.power_modes if m.watts is not None]
     assert budgets == sorted(budgets)
     for backend in target.options:
