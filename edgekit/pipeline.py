@@ -136,7 +136,7 @@ def compile(
     evidence = _evidence(graph, golden, inputs, device, child)
     draft = partial(
         Bundle.of,
-        name=name or _name_of(source),
+        name=name or name_of(source),
         target=device,
         inputs=graph.inputs,
         results=graph.results,
@@ -278,7 +278,7 @@ def _describe_inputs(inputs: Mapping[str, Array] | None) -> str:
     return f"given: {', '.join(inputs)}" if inputs else "generated: seed 0"
 
 
-def _name_of(source: str | Path | torch.nn.Module) -> str:
+def name_of(source: str | Path | torch.nn.Module) -> str:
     """``lung`` for ``models/lung.onnx``, ``register3d`` for ``edgekit.zoo.register3d:build``."""
     if isinstance(source, (str, Path)):
         text = str(source)
