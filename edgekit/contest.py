@@ -151,7 +151,7 @@ class Contest:
         sessions = {name: runtime.open(a.bundle, threads=self.threads) for name, a in attempts.items()}
         try:
             return profiling.measure_interleaved(
-                sessions, self.evidence.feeds, seconds=_MEASURE_S * len(sessions)
+                sessions, self.evidence.feeds, seconds=_MEASURE_S * len(sessions), stages=False
             )
         finally:
             for session in sessions.values():
