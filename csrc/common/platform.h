@@ -1,0 +1,14 @@
+// Words the language lacks: host-and-device functions, and helpers that must never become a linker symbol.
+#pragma once
+
+#if defined(__CUDACC__)
+#define EK_HD __host__ __device__
+#else
+#define EK_HD
+#endif
+
+// A helper compiled under -mavx2 must not be merged by the linker with its baseline twin: helpers of per-ISA
+// files are therefore always inlined, have internal linkage, and live in a namespace per instruction set.
+#define EK_INLINE static inline __attribute__((always_inline))
+#define EK_MEMBER inline __attribute__((always_inline))
+#define EK_RESTRICT __restrict__

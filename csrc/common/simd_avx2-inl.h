@@ -1,0 +1,92 @@
+// Eight lanes of AVX2. The vocabulary is that of simd_scalar-inl.h, which says what each word means.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "common/platform.h"
+
+#if !defined(__AVX2__) || !defined(__FMA__)
+#error "compile this file with -mavx2 -mfma"
+#endif
+
+#define EK_ISA avx2
+
+namespace ek {
+namespace avx2 {
+
+constexpr int kLanes = 8;
+
+struct F {
+  __m256 v;
+  EK_MEMBER F() = default;
+  EK_MEMBER F(__m256 lanes) : v(lanes) {}
+  EK_MEMBER explicit F(float all) : v(_mm256_set1_ps(all)) {}
+};
+struct I {
+  __m256i v;
+  EK_MEMBER I() = default;
+  EK_MEMBER I(__m256i lanes) : v(lanes) {}
+  EK_MEMBER explicit I(int32_t all) : v(_mm256_set1_epi32(all)) {}
+};
+struct M {
+  __m256 v;
+};
+
+EK_INLINE F operator+(F a, F b) { return _mm256_add_ps(a.v, b.v); }
+EK_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
+EK_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
+EK_INLINE I operator+(I a, I b) { return _mm256_add_epi32(a.v, b.v); }
+EK_INLINE I operator*(I a, I b) { return _mm256_mullo_epi32(a.v, b.v); }
+
+EK_INLINE I int_iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
+EK_INLINE F iota() { return _mm256_cvtepi32_ps(int_iota().v); }
+EK_INLINE __m256i first_lanes(int n) { return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), int_iota().v); }
+EK_INLINE F load(const float* p) { return _mm256_loadu_ps(p); }
+EK_INLINE F load_first(const float* p, int n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+EK_INLINE void store(float* p, F v) { _mm256_storeu_ps(p, v.v); }
+EK_INLINE I load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+EK_INLINE void store(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.v); }
+EK_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v.v); }
+
+EK_INLINE F floor_(F v) { return _mm256_floor_ps(v.v); }
+EK_INLINE F min_(F a, F b) { return _mm256_min_ps(a.v, b.v); }
+EK_INLINE F max_(F a, F b) { return _mm256_max_ps(a.v, b.v); }
+EK_INLINE M greater_equal(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+EK_INLINE M is_nan(F v) { return {_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q)}; }
+EK_INLINE M both(M a, M b) { return {_mm256_and_ps(a.v, b.v)}; }
+EK_INLINE F select(M m, F a, F b) { return _mm256_blendv_ps(b.v, a.v, m.v); }
+EK_INLINE I to_int(F v) { return _mm256_cvttps_epi32(v.v); }
+
+EK_INLINE bool all(M m) { return _mm256_movemask_ps(m.v) == 0xff; }
+EK_INLINE F gather(const float* base, I index) { return _mm256_i32gather_ps(base, index.v, 4); }
+EK_INLINE F gather(const float* base, I index, M mask) {
+  return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), base, index.v, mask.v, 4);
+}
+
+EK_INLINE __m256d pair(const float* at) { return _mm256_broadcast_sd(reinterpret_cast<const double*>(at)); }
+
+EK_INLINE __m256 four_pairs(const float* base, int32_t a, int32_t b, int32_t c, int32_t d) {
+  const __m256d low = _mm256_blend_pd(pair(base + a), pair(base + b), 0b0010);
+  const __m256d high = _mm256_blend_pd(pair(base + c), pair(base + d), 0b1000);
+  return _mm256_castpd_ps(_mm256_blend_pd(low, high, 0b1100));
+}
+
+// Gather instructions are slow on most AVX2 processors. A broadcasting 64-bit load and a blend need no
+// shuffle port; the two shuffles at the end are the only ones.
+EK_INLINE void gather_pairs(const float* base, const int32_t* at, F& first, F& second) {
+  const __m256 p0145 = four_pairs(base, at[0], at[1], at[4], at[5]);
+  const __m256 p2367 = four_pairs(base, at[2], at[3], at[6], at[7]);
+  first = _mm256_shuffle_ps(p0145, p2367, _MM_SHUFFLE(2, 0, 2, 0));
+  second = _mm256_shuffle_ps(p0145, p2367, _MM_SHUFFLE(3, 1, 3, 1));
+}
+
+EK_INLINE bool consecutive(I index) {
+  const __m256i expected =
+      _mm256_add_epi32(_mm256_broadcastd_epi32(_mm256_castsi256_si128(index.v)), int_iota().v);
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(index.v, expected)) == -1;
+}
+
+}  // namespace avx2
+}  // namespace ek

@@ -1,0 +1,84 @@
+// Sixteen lanes of AVX-512 (F, VL, BW, DQ). The vocabulary is that of simd_scalar-inl.h.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "common/platform.h"
+
+#if !defined(__AVX512F__) || !defined(__AVX512DQ__)
+#error "compile this file with -mavx512f -mavx512vl -mavx512bw -mavx512dq"
+#endif
+
+#define EK_ISA avx512
+
+namespace ek {
+namespace avx512 {
+
+constexpr int kLanes = 16;
+
+struct F {
+  __m512 v;
+  EK_MEMBER F() = default;
+  EK_MEMBER F(__m512 lanes) : v(lanes) {}
+  EK_MEMBER explicit F(float all) : v(_mm512_set1_ps(all)) {}
+};
+struct I {
+  __m512i v;
+  EK_MEMBER I() = default;
+  EK_MEMBER I(__m512i lanes) : v(lanes) {}
+  EK_MEMBER explicit I(int32_t all) : v(_mm512_set1_epi32(all)) {}
+};
+using M = __mmask16;
+
+EK_INLINE F operator+(F a, F b) { return _mm512_add_ps(a.v, b.v); }
+EK_INLINE F operator-(F a, F b) { return _mm512_sub_ps(a.v, b.v); }
+EK_INLINE F operator*(F a, F b) { return _mm512_mul_ps(a.v, b.v); }
+EK_INLINE I operator+(I a, I b) { return _mm512_add_epi32(a.v, b.v); }
+EK_INLINE I operator*(I a, I b) { return _mm512_mullo_epi32(a.v, b.v); }
+
+EK_INLINE I int_iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
+EK_INLINE F iota() { return _mm512_cvtepi32_ps(int_iota().v); }
+EK_INLINE M first_lanes(int n) { return static_cast<M>((1u << n) - 1u); }
+EK_INLINE F load(const float* p) { return _mm512_loadu_ps(p); }
+EK_INLINE F load_first(const float* p, int n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
+EK_INLINE void store(float* p, F v) { _mm512_storeu_ps(p, v.v); }
+EK_INLINE I load(const int32_t* p) { return _mm512_loadu_si512(p); }
+EK_INLINE void store(int32_t* p, I v) { _mm512_storeu_si512(p, v.v); }
+EK_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v.v); }
+
+EK_INLINE F floor_(F v) { return _mm512_roundscale_ps(v.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+EK_INLINE F min_(F a, F b) { return _mm512_min_ps(a.v, b.v); }
+EK_INLINE F max_(F a, F b) { return _mm512_max_ps(a.v, b.v); }
+EK_INLINE M greater_equal(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+EK_INLINE M is_nan(F v) { return _mm512_cmp_ps_mask(v.v, v.v, _CMP_UNORD_Q); }
+EK_INLINE M both(M a, M b) { return a & b; }
+EK_INLINE F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b.v, a.v); }
+EK_INLINE I to_int(F v) { return _mm512_cvttps_epi32(v.v); }
+
+EK_INLINE bool all(M m) { return m == 0xffff; }
+EK_INLINE F gather(const float* base, I index) { return _mm512_i32gather_ps(index.v, base, 4); }
+EK_INLINE F gather(const float* base, I index, M mask) {
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), mask, index.v, base, 4);
+}
+
+EK_INLINE void gather_pairs(const float* base, const int32_t* index, F& first, F& second) {
+  const auto eight = [&](const int32_t* at) __attribute__((always_inline)) {
+    const __m256i lanes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    return _mm512_castpd_ps(_mm512_i32gather_pd(lanes, base, 4));
+  };
+  const __m512 low = eight(index), high = eight(index + 8);
+  const __m512i even = _mm512_add_epi32(int_iota().v, int_iota().v);
+  first = _mm512_permutex2var_ps(low, even, high);
+  second = _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high);
+}
+
+EK_INLINE bool consecutive(I index) {
+  const __m512i first = _mm512_broadcastd_epi32(_mm512_castsi512_si128(index.v));
+  const __m512i expected = _mm512_add_epi32(first, int_iota().v);
+  return _mm512_cmpeq_epi32_mask(index.v, expected) == 0xffff;
+}
+
+}  // namespace avx512
+}  // namespace ek

@@ -1,0 +1,51 @@
+// One lane: the vocabulary of the kernels in plain C++. The oracle on every machine, and the CPU half of what
+// CUDA will use. F holds float32 lanes, I int32 lanes, M a truth value per lane.
+#pragma once
+
+#include <cstdint>
+
+#include "common/platform.h"
+
+#define EK_ISA scalar
+
+namespace ek {
+namespace scalar {
+
+constexpr int kLanes = 1;
+using F = float;
+using I = int32_t;
+using M = bool;
+
+EK_INLINE F iota() { return 0.0f; }
+EK_INLINE I int_iota() { return 0; }
+EK_INLINE F load(const float* p) { return *p; }
+EK_INLINE F load_first(const float* p, int) { return *p; }
+EK_INLINE void store(float* p, F v) { *p = v; }
+EK_INLINE I load(const int32_t* p) { return *p; }
+EK_INLINE void store(int32_t* p, I v) { *p = v; }
+EK_INLINE void store_first(float* p, F v, int) { *p = v; }
+
+EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
+// Both return the second operand when one is NaN.
+EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }
+EK_HD EK_INLINE F max_(F a, F b) { return a > b ? a : b; }
+EK_HD EK_INLINE M greater_equal(F a, F b) { return a >= b; }
+EK_HD EK_INLINE M is_nan(F v) { return v != v; }
+EK_HD EK_INLINE M both(M a, M b) { return a && b; }
+EK_HD EK_INLINE F select(M m, F a, F b) { return m ? a : b; }
+EK_HD EK_INLINE I to_int(F v) { return static_cast<I>(v); }
+
+EK_INLINE bool all(M m) { return m; }
+EK_INLINE F gather(const float* base, I index) { return base[index]; }
+// Lanes outside the mask are 0 and touch no memory.
+EK_INLINE F gather(const float* base, I index, M mask) { return mask ? base[index] : 0.0f; }
+// base[index] and base[index + 1], the indices in memory.
+EK_INLINE void gather_pairs(const float* base, const int32_t* index, F& first, F& second) {
+  first = base[*index];
+  second = base[*index + 1];
+}
+// Whether the lanes are k, k + 1, k + 2 ...
+EK_INLINE bool consecutive(I) { return true; }
+
+}  // namespace scalar
+}  // namespace ek
