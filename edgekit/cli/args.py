@@ -1,0 +1,137 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgekit.errors import UsageError, did_you_mean
+
+Function = Callable[..., Any]
+
+
+def command(name: str) -> Callable[[Function], click.Command]:
+    """A command with the options that every command has: ``--json``, ``--debug``, ``-h``."""
+
+    def decorate(function: Function) -> click.Command:
+        function = click.option(
+            "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
+        )(function)
+        function = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(
+            function
+        )
+        return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)
+
+    return decorate
+
+
+def bundle_argument(function: Function) -> Function:
+    """The bundle that a command works on."""
+    return click.argument("bundle", type=click.Path(path_type=Path), shell_complete=_complete_files)(function)
+
+
+def threads_option(function: Function) -> Function:
+    """Threads to use."""
+    return click.option(
+        "--threads", type=click.IntRange(0, 1024), default=0, help="Threads to use; 0 for all.", metavar="N"
+    )(function)
+
+
+def inputs_option(text: str) -> Callable[[Function], Function]:
+    """Repeatable ``--input [NAME=]FILE``."""
+    return click.option(
+        "-i",
+        "--input",
+        "inputs",
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help=text,
+        shell_complete=_complete_files,
+    )
+
+
+def shapes_option(text: str) -> Callable[[Function], Function]:
+    """Repeatable ``--shape [NAME=]1x1x96x96``."""
+    return click.option("-s", "--shape", "shapes", multiple=True, metavar="[NAME=]SHAPE", help=text)
+
+
+def force_option(function: Function) -> Function:
+    """Whether existing files may be replaced."""
+    return click.option("-f", "--force", is_flag=True, help="Replace existing files.")(function)
+
+
+def named_values(option: str, values: Iterable[str], *, example: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` texts.
+
+    Raises:
+        UsageError: One has no name or no value, or a name occurs twice.
+    """
+    found: dict[str, str] = {}
+    for text in values:
+        name, separator, value = text.partition("=")
+        if not separator or not name or not value:
+            raise UsageError(f"want NAME=VALUE, got {text!r}", where=option, hint=f"{option} {example}")
+        _put(found, name, value, option)
+    return found
+
+
+def files_by_name(option: str, values: Iterable[str], names: Sequence[str], *, kind: str) -> dict[str, Path]:
+    """Read ``[NAME=]FILE`` texts; the name may be left out where there is only one.
+
+    Args:
+        option: The option, for messages.
+        values: What was typed.
+        names: The known names.
+        kind: What the names are, for messages: ``"input"``.
+
+    Raises:
+        UsageError: An unknown name, a name that is missing or occurs twice.
+    """
+    found: dict[str, str] = {}
+    for text in values:
+        name, separator, value = text.partition("=")
+        if not separator or (name not in names and Path(text).exists()):
+            name, value = _only(names, option, kind, text), text
+        _put(found, known_name(option, name, names, kind=kind), value, option)
+    return {name: Path(value) for name, value in found.items()}
+
+
+def known_name(option: str, name: str, names: Sequence[str], *, kind: str) -> str:
+    """The name, if it is one of ``names``.
+
+    Raises:
+        UsageError: It is not; the hint names the nearest.
+    """
+    if name not in names:
+        near = did_you_mean(name, names)
+        raise UsageError(
+            f"unknown {kind} {name!r}: want one of {', '.join(names)}",
+            where=option,
+            hint=f"did you mean {near!r}?" if near else None,
+        )
+    return name
+
+
+def _only(names: Sequence[str], option: str, kind: str, text: str) -> str:
+    if len(names) != 1:
+        raise UsageError(
+            f"which {kind} is it? want one of {', '.join(names)}",
+            where=f"{option} {text}",
+            hint=f"{option} {names[0]}={text}",
+        )
+    return names[0]
+
+
+def _put(found: dict[str, str], name: str, value: str, option: str) -> None:
+    if name in found:
+        raise UsageError(f"{name!r} is given twice: {found[name]!r} and {value!r}", where=option)
+    found[name] = value
+
+
+def _complete_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]

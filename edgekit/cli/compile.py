@@ -1,0 +1,176 @@
+"""``edgekit compile``: a model into a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgekit.cli import args, output
+from edgekit.cli.targets import complete_targets
+
+if TYPE_CHECKING:
+    from edgekit.pipeline import Plan
+
+_MIB = 1 << 20
+
+
+@args.command("compile")
+@click.argument("model")
+@click.option(
+    "-t",
+    "--target",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Device.",
+    shell_complete=complete_targets,
+)
+@args.shapes_option("Shape of an input, such as ct=1x1x[32:128:16]x96x96.")
+@click.option(
+    "--weights",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Weights for a factory: .safetensors or .pt.",
+)
+@click.option("--trust", is_flag=True, help="Take in .pt2 files, which can execute code when they are read.")
+@click.option(
+    "-b",
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="auto measures all and keeps the fastest.",
+)
+@args.inputs_option("Image or array to verify and measure with; generated ones otherwise.")
+@click.option(
+    "--max-abs-error",
+    type=click.FloatRange(0),
+    metavar="X",
+    help="Largest difference allowed from the reference.",
+)
+@click.option("--min-snr-db", type=float, metavar="X", help="Smallest signal-to-noise ratio allowed.")
+@args.threads_option
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Bundle to write; NAME.ekb here otherwise.",
+)
+@args.force_option
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be done; compile and write nothing.")
+@click.option("--name", metavar="TEXT", help="Name of the bundle; the model's own otherwise.")
+@click.option("--intended-use", default="", metavar="TEXT", help="What it is for, kept in the bundle.")
+@click.option(
+    "--time-limit-s",
+    type=click.FloatRange(0, min_open=True),
+    default=900.0,
+    show_default=True,
+    metavar="S",
+    help="For each step that runs in a process of its own.",
+)
+@click.option(
+    "--memory-limit-mib",
+    type=click.IntRange(1),
+    default=16384,
+    show_default=True,
+    metavar="N",
+    help="For each step that runs in a process of its own.",
+)
+def command(
+    model: str,
+    target: str,
+    shapes: tuple[str, ...],
+    weights: Path | None,
+    trust: bool,
+    backend: str,
+    inputs: tuple[str, ...],
+    max_abs_error: float | None,
+    min_snr_db: float | None,
+    threads: int,
+    file: Path | None,
+    force: bool,
+    only_plan: bool,
+    name: str | None,
+    intended_use: str,
+    time_limit_s: float,
+    memory_limit_mib: int,
+    as_json: bool,
+) -> None:
+    """Compile a model for a device and prove what came out.
+
+    MODEL is an .onnx file, a PyTorch factory `package.module:function`, or a .pt2 file with --trust. Every
+    backend that the target lists is tried, compared with the reference and measured; the fastest one that
+    keeps within the limits is written. Exit code 1, and no bundle, where none does.
+    """
+    from edgekit import pipeline
+    from edgekit.cli import feeds
+    from edgekit.cli.progress import Progress
+    from edgekit.reports import AccuracyLimits
+
+    file = file or Path(f"{name or pipeline.name_of(model)}.ekb")
+    shape_of = feeds.shapes(shapes)
+    with Progress() as progress:
+        common: dict[str, Any] = {
+            "target": target,
+            "shapes": shape_of or None,
+            "weights": weights,
+            "trust": trust,
+            "backend": backend,
+            "inputs": feeds.for_compiling(inputs, shape_of) or None,
+            "limits": AccuracyLimits(max_abs_error, min_snr_db),
+            "output": file,
+            "force": force,
+            "time_limit_s": time_limit_s,
+            "memory_limit_bytes": memory_limit_mib * _MIB,
+            "on_event": progress,
+        }
+        if only_plan:
+            plan = pipeline.plan(model, **common)
+        else:
+            bundle = pipeline.compile(model, **common, threads=threads, name=name, intended_use=intended_use)
+    if only_plan:
+        _show_plan(plan, as_json)
+        return
+    if as_json:
+        output.document(
+            "compile", {"bundle": str(file), "size_bytes": file.stat().st_size, "manifest": bundle.manifest}
+        )
+        return
+    from edgekit.cli.inspect import show_evidence
+
+    show_evidence(bundle.manifest)
+    for note in bundle.manifest.notes:
+        output.say(f"note: {note}")
+    output.say(f"wrote {file}, {output.size(file.stat().st_size)}")
+
+
+def _show_plan(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        output.document("compile", {"plan": plan.as_dict()})
+        return
+    output.say(f"would compile {plan.model} for {plan.target} into {plan.output}")
+    for title, lines in (
+        ("inputs", plan.inputs),
+        ("results", plan.results),
+        ("prepared", plan.history),
+        ("steps after the network", plan.after),
+        ("notes", plan.notes),
+    ):
+        if lines:
+            output.say(f"{title}:")
+            for line in lines:
+                output.say(f"  {line}")
+    rows: output.Rows = [("backend", "", "")]
+    for item in plan.backends:
+        reason = f"{item.reason}{': ' + item.hint if item.hint else ''}"
+        rows.append(
+            (item.backend, "would be compiled" if item.verdict == "compile" else item.verdict, reason)
+        )
+    output.table(rows)
+    limits = {"--max-abs-error": plan.limits.max_abs_error, "--min-snr-db": plan.limits.min_snr_db}
+    demanded = ", ".join(f"{option} {value:g}" for option, value in limits.items() if value is not None)
+    output.say(f"compared with {plan.reference}; limits: {demanded or 'none'}")

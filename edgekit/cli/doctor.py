@@ -1,0 +1,60 @@
+"""``edgekit doctor``: what works here, what is missing and how to get it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from edgekit.cli import args, output
+
+if TYPE_CHECKING:
+    from edgekit.doctor import Diagnosis, Finding
+
+_NOTHING_WORKS = 4
+
+
+@args.command("doctor")
+def command(as_json: bool) -> int:
+    """Say what works here, what is missing and how to get it.
+
+    Every backend is loaded once, in a process of its own. Exit code 4 where none of them works.
+    """
+    from edgekit.cli.progress import Progress
+    from edgekit.doctor import examine
+
+    with Progress() as progress:
+        progress("load every backend")
+        diagnosis = examine()
+    if as_json:
+        output.document("doctor", {"usable": diagnosis.usable, "diagnosis": diagnosis})
+    else:
+        _show(diagnosis)
+    return 0 if diagnosis.usable else _NOTHING_WORKS
+
+
+def _show(diagnosis: Diagnosis) -> None:
+    here = diagnosis.machine
+    output.say(f"edgekit {diagnosis.edgekit} on {here.system}")
+    features = ", ".join(here.features) or "no extensions known"
+    output.say(f"processor: {here.cpu} ({here.arch}), {here.cores} cores, {features}")
+    free = f"{output.size(diagnosis.free_memory_bytes)} of {output.size(here.memory_bytes)}"
+    output.say(f"memory: {free} free; disk: {output.size(diagnosis.free_disk_bytes)} free here")
+    others = f" (also {', '.join(diagnosis.other_targets)})" if diagnosis.other_targets else ""
+    output.say(f"target: {diagnosis.target or 'none describes this machine'}{others}")
+    output.say()
+    _findings("backends", diagnosis.backends)
+    _findings("the rest", (diagnosis.python, diagnosis.kernels, *diagnosis.packages))
+
+
+def _findings(title: str, findings: Iterable[Finding]) -> None:
+    rows: output.Rows = [(title, "", "version", "what for, or what to do")]
+    for found in findings:
+        versions = ", ".join(dict.fromkeys(found.versions.values()))
+        advice = found.purpose
+        if found.state != "found":
+            advice = f"{found.reason.splitlines()[0]}{': ' + found.hint if found.hint else ''}"
+        rows.append(
+            (found.name, "found but broken" if found.state == "broken" else found.state, versions, advice)
+        )
+    output.table(rows)
+    output.say()

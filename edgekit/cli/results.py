@@ -1,0 +1,88 @@
+"""Where the results of a run go, and how a tensor becomes a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgekit import atomic, volumes
+from edgekit.bundle import Manifest
+from edgekit.cli import args
+from edgekit.cli.feeds import is_plain
+from edgekit.errors import UsageError
+from edgekit.spec import Array, TensorSpec
+from edgekit.volumes import Volume
+
+_ENDINGS = (".npy", ".nii.gz", ".nii")
+_GRID_TOLERANCE_MM = 1e-3
+
+
+def places(manifest: Manifest, texts: Sequence[str], *, force: bool) -> dict[str, Path]:
+    """The file of each result that is to be written, by name; each is refused now if it could not be written.
+
+    Args:
+        manifest: The bundle's.
+        texts: ``[NAME=]FILE`` as typed; one folder stands for ``NAME.npy`` of every result.
+        force: Replace existing files.
+
+    Raises:
+        UsageError: An unknown name, a file that exists, a folder that does not.
+    """
+    names = [spec.name for spec in manifest.results]
+    if len(texts) == 1 and Path(texts[0]).is_dir():
+        found = {name: Path(texts[0]) / f"{name}.npy" for name in names}
+    else:
+        found = args.files_by_name("--output", texts, names, kind="result")
+    for name, path in found.items():
+        if not path.name.lower().endswith(_ENDINGS):
+            raise UsageError(
+                f"cannot write {path.name!r}: want a name that ends in {', '.join(_ENDINGS)}",
+                where="--output",
+                hint=f"--output {name}={path.with_suffix('')}{_ENDINGS[0]}",
+            )
+        atomic.check_writable(path, force=force)
+    if len(set(found.values())) != len(found):
+        raise UsageError("two results want the same file", where="--output")
+    return found
+
+
+def grid(
+    manifest: Manifest, files: Mapping[str, Path], images: Mapping[str, Volume], grid_of: str | None
+) -> Volume | None:
+    """The image whose grid the results lie on, or ``None`` where only ``.npy`` files are written.
+
+    Raises:
+        UsageError: It is not clear which of several images it is.
+    """
+    if all(is_plain(path) for path in files.values()):
+        return None
+    if grid_of is not None:
+        return images[args.known_name("--grid-of", grid_of, list(images), kind="input")]
+    first, *others = images.values()
+    if any(not _same_grid(first, other) for other in others):
+        raise UsageError(
+            f"the inputs lie on different grids: whose do the results have? want one of {', '.join(images)}",
+            where="--output",
+            hint=f"--grid-of {list(images)[-1]}",
+        )
+    return first
+
+
+def write(array: Array, spec: TensorSpec, path: Path, image: Volume | None, *, force: bool) -> None:
+    """Write one result, on the grid of ``image`` where it is an image.
+
+    Raises:
+        EdgekitError: The file cannot be written, or its format cannot hold the result.
+    """
+    volume = Volume(array) if is_plain(path) else volumes.from_tensor(array, spec, image)
+    volumes.write(path, volume, force=force)
+
+
+def _same_grid(first: Volume, second: Volume) -> bool:
+    if first.array.shape != second.array.shape:
+        return False
+    if first.affine is None or second.affine is None:
+        return first.affine is second.affine and first.spacing_mm_zyx == second.spacing_mm_zyx
+    return bool(np.allclose(first.affine, second.affine, atol=_GRID_TOLERANCE_MM))
