@@ -109,13 +109,18 @@ class Manifest:
         if self.target != self.network.target:
             raise CorruptError(f"the network is for {self.network.target!r}, the bundle for {self.target!r}")
         self._check_members()
-        given = {spec.name: spec for spec in self.inputs}
-        for spec in self.network.inputs:
-            if spec.name not in given or given[spec.name].dims != spec.dims:
-                raise CorruptError(f"the network's input {spec} is not among the bundle's inputs")
-        for kind, specs in (("inputs", self.inputs), ("results", self.results)):
+        for kind, specs in (
+            ("inputs", self.inputs),
+            ("results", self.results),
+            ("the network's inputs", self.network.inputs),
+            ("the network's outputs", self.network.outputs),
+        ):
             if not specs or len({spec.name for spec in specs}) != len(specs):
                 raise CorruptError(f"{kind} want one or more different names")
+        given = {spec.name: (spec.dtype, spec.dims) for spec in self.inputs}
+        for spec in self.network.inputs:
+            if given.get(spec.name) != (spec.dtype, spec.dims):
+                raise CorruptError(f"the network's input {spec} is not among the bundle's inputs")
 
     def _check_members(self) -> None:
         files = [_NETWORK + name for name in self.network.files]
@@ -262,18 +267,7 @@ def read(path: Path) -> Bundle:
         SignatureError: It is signed, which this version cannot check.
     """
     with _opened(path) as file:
-        reader = archive.Reader(file, path)
-        manifest, _ = _read_manifest(reader)
-        files = {}
-        for name in sorted(manifest.members):
-            files[name], intact = reader.member(name, size=manifest.members[name].size_bytes)
-            if not intact:
-                reader.refuse("the content differs from its checksum", name)
-        reader.finish()
-        try:
-            return Bundle(manifest, files)
-        except CorruptError as error:
-            reader.refuse(error.message, error.where or _MANIFEST)
+        return _read(archive.Reader(file, path))
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -325,6 +319,20 @@ def _opened(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"cannot read the bundle: {reason}", where=str(path)) from None
+
+
+def _read(reader: archive.Reader) -> Bundle:
+    manifest, _ = _read_manifest(reader)
+    files = {}
+    for name in sorted(manifest.members):
+        files[name], intact = reader.member(name, size=manifest.members[name].size_bytes)
+        if not intact:
+            reader.refuse("the content differs from its checksum", name)
+    reader.finish()
+    try:
+        return Bundle(manifest, files)
+    except CorruptError as error:
+        reader.refuse(error.message, error.where or _MANIFEST)
 
 
 def _read_manifest(reader: archive.Reader) -> tuple[Manifest, str]:

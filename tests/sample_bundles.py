@@ -1,0 +1,157 @@
+"""Bundles that need no vendor's library, for the tests of the bundle and of the runtime."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.backends import BACKENDS
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession
+from edgekit.bundle import Bundle
+from edgekit.reports import (
+    AccuracyLimits,
+    AccuracyReport,
+    Candidate,
+    LatencyReport,
+    Machine,
+    TensorAccuracy,
+)
+from edgekit.spec import Array, Dim, TensorSpec
+from edgekit.target import Target
+
+TARGET = Target(
+    name="bench",
+    title="Test bench",
+    arch="x86_64",
+    device="cpu",
+    memory_bytes=1 << 30,
+    bandwidth_bytes_per_s=1e9,
+    threads=1,
+    backends=("stub",),
+    precisions=("float32",),
+)
+IMAGE = TensorSpec("image", "float32", (1, 1, 4, Dim(4, 12, 4)), "NCHW", "intensity")
+DOUBLED = replace(IMAGE, name="doubled")
+
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class StubSession(NetworkSession):
+    """A network that is a Python function."""
+
+    def __init__(self, info: ArtifactInfo, function: Run) -> None:
+        super().__init__(info)
+        self.function = function
+        self.closed_times = 0
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        return self.function(feeds)
+
+    def close(self) -> None:
+        self.closed_times += 1
+
+
+class StubBackend(Backend):
+    """Opens anything, counts it, and runs ``function``."""
+
+    name = "stub"
+    title = "Stub"
+
+    def __init__(self) -> None:
+        self.opened: list[Artifact] = []
+        self.sessions: list[StubSession] = []
+        self.function: Run = lambda feeds: {"doubled": feeds["image"] * np.float32(2)}
+
+    def _refusals(self, graph: Any, target: Any) -> list[Any]:
+        return []
+
+    def _compile(self, model: Any, info: Any, target: Any, out: Any) -> None:
+        raise AssertionError("nothing is compiled here")
+
+    def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
+        self.opened.append(artifact)
+        self.sessions.append(StubSession(artifact.info, self.function))
+        return self.sessions[-1]
+
+
+STUB = StubBackend()
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> StubBackend:
+    """A fresh backend ``"stub"`` in the registry."""
+    backend = StubBackend()
+    monkeypatch.setattr(f"{__name__}.STUB", backend)
+    monkeypatch.setitem(BACKENDS._entries, "stub", f"{__name__}:STUB")
+    return backend
+
+
+def artifact(files: Mapping[str, bytes] | None = None, **changes: Any) -> Artifact:
+    """A compiled network of these files."""
+    files = {"model.bin": bytes(range(48)), "model.xml": b"<net/>"} if files is None else files
+    info = ArtifactInfo(
+        backend="stub",
+        form="engine",
+        files=tuple(files),
+        inputs=(IMAGE,),
+        outputs=(DOUBLED,),
+        target=TARGET.name,
+        built_with={},
+        source_digest="0" * 64,
+    )
+    return Artifact(replace(info, **changes), files)
+
+
+def small(files: Mapping[str, bytes] | None = None, **changes: Any) -> Bundle:
+    """A bundle without reports."""
+    network = artifact(files, **changes)
+    bundle = Bundle.of(
+        network, name="double", target=TARGET, inputs=network.info.inputs, results=network.info.outputs
+    )
+    # Bytes are compared with recorded ones, whatever the version of edgekit.
+    return replace(bundle, manifest=replace(bundle.manifest, edgekit="0.1.0"))
+
+
+def full() -> Bundle:
+    """A bundle with every field of the manifest set, to values that are hard to write."""
+    accuracy = AccuracyReport(
+        reference="pytorch",
+        inputs="generated: seed 0",
+        tensors=(TensorAccuracy("doubled", 1e-7, 2.5e-8, math.inf, 1.0, True),),
+        limits=AccuracyLimits(min_snr_db=40.0),
+    )
+    machine = Machine("CPU", "x86_64", 2, ("avx2",), 1 << 33, "Linux 6", "3.11", 0.1, {"numpy": "2.4"})
+    latency = LatencyReport(
+        samples_s=(0.1, 0.2, 1 / 3),
+        load_s=1e-3,
+        first_run_s=0.5,
+        warmup_s=(0.3,),
+        settled=True,
+        stages_s={"network": (0.1, 0.2, 0.3)},
+        peak_memory_bytes=123456789,
+        threads=1,
+        shapes={"image": (1, 1, 4, 8)},
+        machine=machine,
+    )
+    bundle = small()
+    return replace(
+        bundle,
+        manifest=replace(
+            bundle.manifest,
+            cpu_features=("avx2",),
+            intended_use='Nur für "Forschung" – 研究用\n\x1b',
+            history=("loaded",),
+            notes=("a note",),
+            accuracy=accuracy,
+            latency=latency,
+            candidates=(
+                Candidate("stub", "chosen", "", 0.2, 0.3, 3, math.inf, 1.5, 54),
+                Candidate("other", "refused", "it said no"),
+            ),
+        ),
+    )

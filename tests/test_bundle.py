@@ -1,0 +1,293 @@
+"""edgekit.bundle: what is written is read back, the same bundle gives the same bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_bundles import DOUBLED, IMAGE, TARGET, artifact, full, small
+
+from edgekit import archive, bundle
+from edgekit.backends.base import ArtifactInfo
+from edgekit.bundle import Bundle, Manifest, Member
+from edgekit.errors import CorruptError, LimitError, SpecError, UsageError
+from edgekit.spec import Step
+
+PAGE = Path(__file__).parent.parent / "docs" / "bundle.md"
+
+
+@pytest.mark.parametrize("make", [small, full])
+def test_what_is_written_is_read_back(tmp_path, make):
+    path = tmp_path / "a.ekb"
+    bundle.write(make(), path)
+    back = bundle.read(path)
+    assert repr(back.manifest) == repr(make().manifest)  # NaN differs from itself
+    assert back.files == make().files
+    assert repr(bundle.read_manifest(path)) == repr(back.manifest)
+    assert back.network.files == artifact().files
+
+
+def test_the_same_bundle_gives_the_same_bytes(tmp_path):
+    bundle.write(full(), tmp_path / "a.ekb")
+    bundle.write(bundle.read(tmp_path / "a.ekb"), tmp_path / "b.ekb")
+    other_order = small(dict(reversed(artifact().files.items())))
+    bundle.write(replace(other_order, manifest=full().manifest), tmp_path / "c.ekb")
+    contents = {(tmp_path / name).read_bytes() for name in ("a.ekb", "b.ekb", "c.ekb")}
+    assert len(contents) == 1
+
+
+def test_the_bytes_of_format_1(tmp_path):
+    # A bundle from the field has to stay readable: when this fails, the format has changed.
+    bundle.write(full(), tmp_path / "a.ekb")
+    digest = hashlib.sha256((tmp_path / "a.ekb").read_bytes()).hexdigest()
+    assert digest == "2df0150eceb9ca15e9da69713f69be8d6dbc56f63232950175229203470b0464"
+
+
+def test_any_unzip_tool_opens_it(tmp_path):
+    bundle.write(full(), tmp_path / "a.ekb")
+    with zipfile.ZipFile(tmp_path / "a.ekb") as file:
+        assert file.testzip() is None
+        assert file.namelist() == ["manifest.json", "network/model.bin", "network/model.xml"]
+        assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
+        assert file.read("network/model.xml") == b"<net/>"
+        assert file.getinfo("manifest.json").date_time == (1980, 1, 1, 0, 0, 0)
+
+
+@given(
+    st.dictionaries(st.from_regex(r"[a-z0-9_-]{1,8}(\.[a-z]{1,3})?", fullmatch=True), st.binary(), max_size=5)
+)
+def test_any_members(files):
+    made = small(files)
+    contents = {"manifest.json": b"{}", **made.files}
+    raw = b"".join(archive.pieces(contents))
+    assert len(raw) == archive.file_bytes({name: len(content) for name, content in contents.items()})
+    assert made.network.files == files
+
+
+def test_identity_is_the_digest_of_the_manifest(tmp_path):
+    path = tmp_path / "a.ekb"
+    bundle.write(full(), path)
+    with zipfile.ZipFile(path) as file:
+        digest = hashlib.sha256(file.read("manifest.json")).hexdigest()
+    assert bundle.read_manifest(path).identity == bundle.verify(path).identity == digest
+    assert small().manifest.identity != digest
+
+
+def test_verify_names_the_damaged_member(tmp_path):
+    path = tmp_path / "a.ekb"
+    bundle.write(small(), path)
+    assert bundle.verify(path).passed
+    raw = path.read_bytes().replace(b"<net/>", b"<nut/>")
+    path.write_bytes(raw)
+    checked = bundle.verify(path)
+    assert not checked.passed
+    assert {m.name: m.intact for m in checked.members} == {
+        "network/model.bin": True,
+        "network/model.xml": False,
+    }
+    with pytest.raises(CorruptError, match="checksum") as caught:
+        bundle.read(path)
+    assert caught.value.exit_code == 5 and "network/model.xml" in caught.value.where
+    bundle.read_manifest(path)  # looks at the manifest alone
+
+
+def test_write_keeps_an_existing_file(tmp_path):
+    path = tmp_path / "a.ekb"
+    bundle.write(small(), path)
+    with pytest.raises(UsageError, match="exists"):
+        bundle.write(full(), path)
+    bundle.write(full(), path, force=True)
+    assert bundle.read(path).manifest.history == ("loaded",)
+
+
+def test_a_missing_bundle_names_a_near_one(tmp_path):
+    bundle.write(small(), tmp_path / "lung.ekb")
+    with pytest.raises(UsageError, match="no such bundle") as caught:
+        bundle.read(tmp_path / "lungs.ekb")
+    assert "lung.ekb" in caught.value.hint
+    for path in (
+        tmp_path,
+        tmp_path / "no" / "such.ekb",
+        Path("/dev/null"),
+        tmp_path / "a\0b",
+        Path("x" * 5000),
+    ):
+        with pytest.raises(UsageError):
+            bundle.read(path)
+
+
+def test_an_unreadable_file_is_a_usage_error(tmp_path, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    bundle.write(small(), tmp_path / "a.ekb")
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UsageError, match="Permission denied"):
+        bundle.read(tmp_path / "a.ekb")
+
+
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        ({"format": 2}, "format"),
+        ({"target": "other"}, "for 'bench'"),
+        ({"members": {}}, "members"),
+        ({"results": ()}, "results"),
+        ({"inputs": ()}, "inputs want"),
+        ({"inputs": (IMAGE, IMAGE)}, "different names"),
+        ({"inputs": (replace(IMAGE, dims=(1, 1, 4, 4)),)}, "not among"),
+        ({"inputs": (replace(IMAGE, dtype="float64"),)}, "not among"),
+        ({"inputs": (IMAGE, DOUBLED)}, "different names"),
+        ({"results": (replace(DOUBLED, dims=(1, 1, 4, 4)),)}, "described"),
+        ({"results": (replace(DOUBLED, dtype="int8"),)}, "described"),
+        ({"results": (IMAGE,)}, "makes the result"),
+        ({"results": (replace(DOUBLED, name="x"),)}, "makes the result"),
+        ({"after": (Step("no_such_step", ("doubled",), ("x",)),)}, "unknown step"),
+        ({"after": (Step("warp", ("x", "y"), ("z",)),)}, "reads 'x'"),
+        ({"after": (Step("warp", ("image",), ("z",)),)}, "2 inputs"),
+        ({"after": (Step("warp", ("image", "doubled"), ("z",)),)}, "displacement"),
+        ({"after": (Step("integrate_velocity", ("doubled",), ("z",), {"stepz": 1}),)}, "no option"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(change, what):
+    good = small()
+    with pytest.raises(CorruptError, match=what):
+        replace(good, manifest=replace(good.manifest, **change))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        ".",
+        "..",
+        "../a",
+        "/a",
+        "a/b",
+        "a\\b",
+        ".a",
+        "a.",
+        "a..b",
+        "a b",
+        "ä",
+        "a\n",
+        "a\0",
+        "c:a",
+        "x" * 101,
+    ],
+)
+def test_member_names_follow_the_grammar(name):
+    with pytest.raises(CorruptError):
+        small({name: b""})
+
+
+def test_member_names_differ_in_more_than_case():
+    with pytest.raises(CorruptError, match="case"):
+        small({"a": b"", "A": b""})
+
+
+def test_bytes_have_to_be_the_described_ones():
+    good = small()
+    with pytest.raises(CorruptError, match="not the one"):
+        replace(good, files={**good.files, "network/model.xml": b"other!"})
+    with pytest.raises(CorruptError, match="want the members"):
+        replace(good, files={**good.files, "network/extra": b""})
+    with pytest.raises(TypeError):
+        good.files["network/model.xml"] = b""  # type: ignore[index]
+    with pytest.raises(CorruptError):
+        Member("0" * 63, 1)
+
+
+def test_a_range_of_values_has_an_order():
+    with pytest.raises(SpecError):
+        replace(IMAGE, value_range=(1.0, np.nan))
+
+
+def test_a_manifest_beyond_the_limit_is_not_written(tmp_path):
+    big = small()
+    big = replace(big, manifest=replace(big.manifest, intended_use="x" * (1 << 20)))
+    with pytest.raises(LimitError, match="manifest is too large"):
+        bundle.write(big, tmp_path / "a.ekb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_beyond_the_limit_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 100)
+    with pytest.raises(LimitError, match="bundle is too large"):
+        bundle.write(small(), tmp_path / "a.ekb")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full_disk)
+    with pytest.raises(LimitError) as caught:
+        bundle.write(small(), tmp_path / "a.ekb")
+    assert caught.value.exit_code == 6
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 4, 6])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_killed_process_leaves_the_old_bundle_or_nothing(tmp_path, writes, old):
+    path = tmp_path / "a.ekb"
+    if old:
+        bundle.write(small(), path)
+    script = textwrap.dedent("""
+        import os, signal, sys
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[3])
+        from sample_bundles import full
+        from edgekit import bundle
+        real, left = os.write, [int(sys.argv[2])]
+        def write(descriptor, data):
+            if left[0] == 0:
+                real(descriptor, bytes(data)[: len(data) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            left[0] -= 1
+            return real(descriptor, data)
+        os.write = write
+        bundle.write(full(), Path(sys.argv[1]), force=True)
+    """)
+    arguments = [sys.executable, "-c", script, str(path), str(writes), str(Path(__file__).parent)]
+    done = subprocess.run(arguments, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert [p.name for p in tmp_path.iterdir()] == (["a.ekb"] if old else [])
+    if old:
+        assert bundle.read(path) == small()
+
+
+def test_the_page_names_every_key():
+    text = PAGE.read_text()
+    for cls in (Manifest, ArtifactInfo, Member):
+        for field in dataclasses.fields(cls):
+            assert f"`{field.name}`" in text, f"{cls.__name__}.{field.name} is missing in {PAGE.name}"
+    described = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
+    known = {field.name for cls in (Manifest, ArtifactInfo, Member) for field in dataclasses.fields(cls)}
+    assert described <= known, f"{PAGE.name} describes {described - known}, which there is not"
+
+
+def test_of_takes_what_belongs_to_the_target():
+    made = Bundle.of(
+        artifact(),
+        name="x",
+        target=replace(TARGET, cpu_features=("avx2",)),
+        inputs=(IMAGE,),
+        results=(DOUBLED,),
+    )
+    assert (made.manifest.arch, made.manifest.cpu_features) == ("x86_64", ("avx2",))
