@@ -1,4 +1,4 @@
-"""A model as data: an ONNX graph, the contract of its tensors, the steps around it, and what was done to it."""
+"""A model as data: an ONNX graph, the contracts of its tensors, the steps around it, and its history."""
 
 from __future__ import annotations
 

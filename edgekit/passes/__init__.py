@@ -1,1 +1,20 @@
-"""Transformations of graphs, by name."""
+"""Transformations of graphs, by name. One file and one line here add one."""
+
+from __future__ import annotations
+
+from edgekit.passes.base import Pass
+from edgekit.registry import Registry
+from edgekit.target import Target
+
+PASSES: Registry[type[Pass]] = Registry(
+    "pass",
+    {
+        "simplify": "edgekit.passes.simplify:SimplifyPass",
+        "split_tail": "edgekit.passes.split:SplitTailPass",
+    },
+)
+
+
+def default_passes(target: Target) -> list[Pass]:
+    """What every model goes through on its way to ``target``, in order."""
+    return [PASSES["simplify"](), PASSES["split_tail"]()]
