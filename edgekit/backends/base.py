@@ -359,7 +359,7 @@ class Backend(abc.ABC):
         if missing:
             raise SessionError(f"the artifact lacks {', '.join(missing)}", where=self.name)
         with translated(SessionError, f"{self.title} could not open the artifact"):
-            return self._open(artifact, threads or usable_threads())
+            return self._open(artifact, threads or len(usable_cpus()))
 
     def choose_options(self, target: Target, options: Options) -> dict[str, Option]:
         """The backend's options: its defaults, replaced by the target's, replaced by the given ones.
@@ -407,12 +407,12 @@ class Backend(abc.ABC):
         """Open it with so many threads, from its bytes. The base makes a SessionError of any exception."""
 
 
-def usable_threads() -> int:
-    """Number of processors that this process may use."""
+def usable_cpus() -> list[int]:
+    """Numbers of the processors that this process may use."""
     try:
-        return len(os.sched_getaffinity(0))
+        return sorted(os.sched_getaffinity(0))
     except AttributeError:  # Linux only
-        return os.cpu_count() or 1
+        return list(range(os.cpu_count() or 1))
 
 
 def essential(error: BaseException) -> str:

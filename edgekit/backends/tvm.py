@@ -1,0 +1,272 @@
+"""Apache TVM on the CPU: the network becomes machine code of its own, in one shared library.
+
+The route is ONNX → Relax → fused loop nests → LLVM. The artifact (``model.so``) is native code for one
+architecture and needs only TVM's runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal, usable_cpus
+from edgekit.graph.graph import Graph
+from edgekit.registry import Requirement
+from edgekit.spec import Array
+from edgekit.target import Target
+
+_FILE = "model.so"
+_ALIGNMENT = 64  # bytes; TVM's code loads whole vectors
+_SHARE_ALL_CORES = -3  # TVM's other modes pin threads, the caller's among them, to one core each
+_LINKERS = ("c++", "g++", "clang++")
+
+# Their outputs' lengths are quotients and products of the inputs': TVM cannot prove that two branches of a
+# network with varying lengths meet again.
+_RESIZING = frozenset(
+    "AveragePool ConvTranspose DepthToSpace LpPool MaxPool Resize SpaceToDepth Upsample".split()
+)
+
+
+class Tvm(Backend):
+    """TVM's Relax compiler with a small schedule of our own: outer loops in parallel, inner ones contiguous."""
+
+    name: ClassVar[str] = "tvm"
+    title: ClassVar[str] = "TVM"
+    requirements = (Requirement("tvm", "apache-tvm", "tvm", "0.27"),)
+    options: ClassVar[Mapping[str, int | float | str | bool]] = {
+        # LLVM's name of the processor; empty for the lowest common one of the architecture.
+        "mcpu": "",
+    }
+    native = True
+
+    def load(self) -> None:
+        """Import TVM, without the torch that it would import if that is installed."""
+        with _torch_hidden():
+            super().load()
+
+    def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
+        reasons = []
+        if target.arch != platform.machine():
+            reasons.append(
+                Refusal(
+                    f"machine code for {target.arch} is made on such a machine only, and this is {platform.machine()}",
+                    hint=f"compile on the device, or --backend {_another(target)}",
+                )
+            )
+        if not any(map(shutil.which, _LINKERS)):
+            reasons.append(
+                Refusal("linking needs a C++ compiler: want one of " + ", ".join(_LINKERS), hint="apt-get install g++")
+            )
+        return reasons + _operator_refusals(graph, target)
+
+    def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
+        with _torch_hidden():
+            import onnx
+            import tvm
+            from tvm.relax.frontend.onnx import from_onnx
+
+            module = from_onnx(onnx.load(model))
+            kind: dict[str, Any] = {"kind": "llvm"}
+            if info.options["mcpu"]:
+                kind["mcpu"] = info.options["mcpu"]
+            llvm = tvm.target.Target(kind)
+            with llvm:
+                module = _fused(module)
+            executable = tvm.compile(module, llvm)
+            executable.export_library(str(out / _FILE))
+
+    def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
+        import tvm
+        from tvm.runtime.vm import VirtualMachine
+
+        # A fresh name in a private folder: the loader knows libraries by name, and nobody else may write it.
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
+            path = Path(folder) / _FILE
+            path.write_bytes(artifact.files[_FILE])
+            library = tvm.runtime.load_module(str(path))
+        return _Session(artifact.info, VirtualMachine(library, tvm.cpu()), threads)
+
+
+class _Session(NetworkSession):
+    """TVM keeps one pool of threads for each thread that calls it; its size is set when it is wrong."""
+
+    _pool = threading.local()
+
+    def __init__(self, info: ArtifactInfo, machine: Any, threads: int) -> None:
+        import tvm
+        import tvm_ffi
+
+        super().__init__(info)
+        self._machine = machine
+        self._main = machine["main"]
+        self._threads = threads
+        self._configure = tvm.get_global_func("runtime.config_threadpool")
+        self._to_tvm = tvm_ffi.from_dlpack
+        self._feeds: dict[str, tuple[Array, Any]] = {}
+        self._inputs = [spec.name for spec in info.inputs]
+        self._outputs = [spec.name for spec in info.outputs]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        if self._main is None:
+            raise self.closed()
+        if getattr(self._pool, "threads", 0) != self._threads:
+            self._configure(_SHARE_ALL_CORES, self._threads, list(map(str, usable_cpus())))
+            self._pool.threads = self._threads
+        try:
+            results = self._main(*[self._feed(name, feeds[name]) for name in self._inputs])
+            if len(self._outputs) == 1 and not isinstance(results, (list, tuple)):
+                results = [results]
+            # A copy, because an output may be an input or a constant.
+            return {
+                name: np.from_dlpack(result).copy()
+                for name, result in zip(self._outputs, results, strict=True)
+            }
+        except Exception as error:
+            raise self.failed(error) from error
+
+    def _feed(self, name: str, array: Array) -> Any:
+        """The array's content as an aligned tensor of TVM's; the memory is kept from run to run."""
+        kept = self._feeds.get(name)
+        if kept is None or kept[0].shape != array.shape:
+            buffer = _aligned_like(array)
+            kept = self._feeds[name] = (buffer, self._to_tvm(buffer))
+        np.copyto(kept[0], array)
+        return kept[1]
+
+    def close(self) -> None:
+        self._main = self._machine = None
+        self._feeds.clear()
+
+
+def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
+    nodes = list(graph.model.graph.all_nodes())
+    way_out = f"--backend {_another(target)}"
+    reasons = []
+    indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1 and n.outputs[1].uses()]
+    if indexed:
+        reasons.append(Refusal("MaxPool with indices", _names(indexed), way_out))
+    padded = [n for n in nodes if n.op_type == "Pad" and _computed(n, 1)]
+    if padded:
+        reasons.append(Refusal("Pad whose widths are computed while running", _names(padded), way_out))
+    varying = any(not isinstance(length, int) for spec in graph.inputs for length in spec.dims[2:])
+    resizing = [n for n in nodes if n.op_type in _RESIZING or _strided(n)]
+    if varying and resizing:
+        reasons.append(
+            Refusal(
+                "lengths that vary, in a network that changes them on the way",
+                _names(resizing),
+                f"fix the lengths with --shape, or {way_out}",
+            )
+        )
+    return reasons
+
+
+def _names(nodes: list[Any]) -> tuple[str, ...]:
+    return tuple(f"{node.op_type} {node.name}" for node in nodes)
+
+
+def _computed(node: Any, index: int) -> bool:
+    return (
+        len(node.inputs) > index
+        and node.inputs[index] is not None
+        and node.inputs[index].const_value is None
+        and (node.inputs[index].producer() is None or node.inputs[index].producer().op_type != "Constant")
+    )
+
+
+def _strided(node: Any) -> bool:
+    strides = node.attributes.get("strides") if node.op_type == "Conv" else None
+    return strides is not None and any(stride > 1 for stride in strides.as_ints())
+
+
+def _another(target: Target) -> str:
+    return next((name for name in target.backends if name != "tvm"), "reference")
+
+
+def _aligned_like(array: Array) -> Array:
+    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % _ALIGNMENT
+    return room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+
+
+@contextlib.contextmanager
+def _torch_hidden() -> Iterator[None]:
+    """Keep tvm_ffi from importing torch, which it does unasked and has no switch for; a loaded torch stays."""
+    if "torch" in sys.modules:
+        yield
+        return
+    sys.modules["torch"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["torch"]
+
+
+def _fused(module: Any) -> Any:
+    """The network as calls of fused and scheduled loop nests."""
+    import tvm
+    from tvm.relax import backend, transform
+
+    @tvm.transform.module_pass(opt_level=0, name="edgekit.Schedule")
+    def schedule(module: Any, context: Any) -> Any:
+        for name, function in module.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                module[name] = _scheduled(function)
+        return module
+
+    passes = [
+        backend.DispatchSampling(),
+        backend.DispatchSortScan(),
+        transform.LegalizeOps(),
+        transform.AnnotateTIROpPattern(),
+        transform.FoldConstant(),
+        transform.FuseOps(),
+        transform.FuseTIR(),
+        schedule,
+    ]
+    return tvm.transform.Sequential(passes)(module)
+
+
+def _scheduled(function: Any) -> Any:
+    """Every loop nest with its outer loops in parallel, and reductions around a contiguous inner loop.
+
+    TVM proves for each step that it changes no dependence, and refuses it otherwise; the nest then stays as
+    it was. One thread sums one position in one order, so the number of threads does not change results.
+    """
+    from tvm import s_tir
+    from tvm.s_tir.dlight.analysis import normalize_prim_func
+
+    plan = s_tir.Schedule(function)
+    for block in normalize_prim_func(plan) or ():
+        with contextlib.suppress(s_tir.ScheduleError):
+            _schedule_block(plan, block)
+    return plan.mod["main"].with_attrs(function.attrs)
+
+
+def _schedule_block(plan: Any, block: Any) -> None:
+    from tvm.tirx.analysis import undefined_vars
+
+    spatial = [axis for axis in block.iters if axis.kind == "S"]
+    reduced = [axis.loop_rv for axis in block.iters if axis.kind == "R"]
+    if len(spatial) < 2 or len(spatial) + len(reduced) < len(block.iters):
+        return
+    inner, outer = spatial[-1], [axis.loop_rv for axis in spatial[:-1]]
+    reads = [region.region[-1].min for region in plan.get(block.block_rv).reads]
+    contiguous = any(inner.var.same_as(var) for index in reads for var in undefined_vars(index))
+    if reduced and contiguous:
+        plan.reorder(*outer, *reduced, inner.loop_rv)
+    plan.parallel(plan.fuse(*outer))
+    if reduced and contiguous:
+        plan.decompose_reduction(block.block_rv, reduced[0])
+
+
+BACKEND = Tvm()
