@@ -30,7 +30,7 @@ def read(path: Path, max_bytes: int) -> Volume:
                 raise InputError(
                     f"an array of {dtype} is no image: want {', '.join(DTYPES)}", where=str(path)
                 )
-            if count == 0:
+            if min(shape, default=1) < 1:
                 raise InputError(f"the array is empty: {format_dims(shape)}", where=str(path))
             if count * dtype.itemsize > max_bytes:
                 raise InputError(
@@ -41,8 +41,10 @@ def read(path: Path, max_bytes: int) -> Volume:
             array = np.load(file, allow_pickle=False, max_header_size=_MAX_HEADER_BYTES)
     except OSError as error:
         raise InputError(f"cannot read the file: {error.strerror or error}", where=str(path)) from None
-    except (ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise InputError(f"not a whole .npy file: {error}", where=str(path)) from None
+    except InputError:
+        raise
+    except Exception as error:  # NumPy hands a damaged header to Python's own parsers
+        raise InputError(f"not a whole .npy file: {error}", where=str(path)) from error
     return Volume(array.astype(array.dtype.newbyteorder("="), copy=False))
 
 

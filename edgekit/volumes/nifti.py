@@ -145,7 +145,6 @@ def _values(image: Any) -> Array:
     while array.ndim > 3:
         array = array[..., 0]
     if is_scaled or array.dtype.kind == "f":
-        kind = np.dtype(np.float32)
-    else:
-        kind = np.dtype(np.int64) if array.dtype.name == "uint32" else array.dtype.newbyteorder("=")
-    return np.asarray(array.T, dtype=kind)
+        return np.asarray(array.T, dtype=np.float32)
+    native = array.dtype.newbyteorder("=")
+    return np.asarray(array.T, dtype=np.int64 if native == np.uint32 else native)
