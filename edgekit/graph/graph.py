@@ -43,8 +43,21 @@ class Graph:
         return all(spec.is_static for spec in self.inputs)
 
     def edit(self) -> ir.Model:
-        """A copy of the network to change; tensors of weights are shared with this graph."""
-        return self.model.clone()
+        """A copy of the network to change; only the arrays of weights are shared with this graph."""
+        import onnx_ir as ir
+
+        model = self.model.clone()
+        # ``clone`` shares tensor objects, and their names change when values are renamed or serialized.
+        for graph in model.graphs():
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    value.const_value = own_tensor(value.const_value)
+        for node in model.graph.all_nodes():
+            for attribute in list(node.attributes.values()):
+                if attribute.type == ir.AttributeType.TENSOR:
+                    tensor = own_tensor(attribute.as_tensor())
+                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+        return model
 
     def with_model(self, model: ir.Model, note: str, **changes: object) -> Graph:
         """This graph with another network (and other fields in ``changes``) and one more line of history."""
@@ -64,3 +77,10 @@ class Graph:
     def digest(self) -> str:
         """SHA-256 of the network's bytes, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+def own_tensor(tensor: ir.TensorProtocol) -> ir.Tensor:
+    """Another tensor object with the same array."""
+    import onnx_ir as ir
+
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)  # type: ignore[arg-type]

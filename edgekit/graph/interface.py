@@ -241,7 +241,7 @@ def apply(model: onnx.ModelProto, interface: Interface) -> None:
     """
     specs = {spec.name: spec for spec in (*interface.inputs, *interface.outputs)}
     wanted = {spec.name for spec in interface.inputs}
-    named = {symbol: f"d{index}" for index, symbol in enumerate(symbols(interface.inputs))}
+    named: dict[tuple[int, Dim], str] = {}
     for value in list(model.graph.input):
         if value.name not in wanted:
             model.graph.input.remove(value)
@@ -256,7 +256,7 @@ def apply(model: onnx.ModelProto, interface: Interface) -> None:
             if isinstance(length, int):
                 dim.dim_value = length
             else:
-                dim.dim_param = name or named.get((axis, length)) or f"{value.name}_{axis}"
+                dim.dim_param = named.setdefault((axis, length), name or f"{value.name}_{axis}")
     model.graph.ClearField("value_info")
 
 

@@ -48,10 +48,11 @@ class SimplifyPass(Pass):
             common.NameFixPass(),
         ):
             clean(model)
-        simpler = graph.with_model(model, f"simplify: {before} nodes became {_count(model)}")
+        note = f"{before} nodes became {_count(model)}"
+        simpler = graph.with_model(model, f"simplify: {note}")
         if simpler.digest() == graph.digest():
             return PassResult(graph, False)
-        return PassResult(simpler, True, (simpler.history[-1].removeprefix("simplify: "),))
+        return PassResult(simpler, True, (note,))
 
     def ensures(self, graph: Graph, target: Target) -> str | None:
         """Inputs and outputs keep their names and order."""

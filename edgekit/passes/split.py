@@ -12,7 +12,7 @@ from edgekit.graph import interface, opset
 from edgekit.graph.graph import Graph
 from edgekit.graph.intake import IntakeLimits
 from edgekit.passes.base import Pass, PassResult
-from edgekit.spec import Step, TensorSpec, format_dims
+from edgekit.spec import Dim, Step, TensorSpec, format_dims
 from edgekit.target import Target
 
 if TYPE_CHECKING:
@@ -133,13 +133,20 @@ def _state_outputs(network: ir.Model, graph: Graph, roles: dict[str, str]) -> tu
     shapes = {spec.name: format_dims(spec.dims) for spec in graph.inputs}
     proto = ir.serde.serialize_model(network)
     found = interface.derive(proto, inputs, shapes, IntakeLimits(), "network").outputs
+    names = {
+        (axis, length): str(value.shape[axis])
+        for value, spec in zip(network.graph.inputs, graph.inputs, strict=True)
+        for axis, length in enumerate(spec.dims)
+        if isinstance(length, Dim) and value.shape is not None
+    }
     specs = []
     for value, spec in zip(network.graph.outputs, found, strict=True):
         role = roles.get(spec.name, "")
         new = before.get(spec.name) or replace(spec, quantity=role if role.endswith("_vox") else "")
         value.dtype = ir.DataType.from_numpy(np.dtype(new.dtype))
         value.shape = ir.Shape(
-            d if isinstance(d, int) else f"{spec.name}_{axis}" for axis, d in enumerate(new.dims)
+            d if isinstance(d, int) else names.get((axis, d), f"{spec.name}_{axis}")
+            for axis, d in enumerate(new.dims)
         )
         specs.append(new)
     return tuple(specs)

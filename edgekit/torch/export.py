@@ -399,8 +399,6 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def integrate_velocity(velocity_vox: Any, steps: int, boundary: str) -> Any:
         return own.IntegrateVelocity(velocity_vox, steps=steps, boundary=boundary)
 
-    if not hasattr(torch.ops.edgekit, "warp"):
-        return {}
     return {
         torch.ops.edgekit.warp.default: warp,
         torch.ops.edgekit.integrate_velocity.default: integrate_velocity,
@@ -446,15 +444,20 @@ def _export_legacy(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
 
 @contextlib.contextmanager
 def _legacy_symbols() -> Iterator[None]:
+    """Each torch operator of ours as one node of domain ``edgekit``, while tracing."""
+    from torch.onnx.symbolic_helper import parse_args
+
     symbolics: Any = torch.onnx
 
-    def warp(g: Any, image: Any, flow_vox: Any, order: Any, boundary: Any) -> Any:
-        options = {"order_i": _constant(order), "boundary_s": _constant(boundary)}
-        return g.op("edgekit::Warp", image, flow_vox, **options).setType(image.type())
+    @parse_args("v", "v", "i", "s")
+    def warp(g: Any, image: Any, flow_vox: Any, order: int, boundary: str) -> Any:
+        node = g.op("edgekit::Warp", image, flow_vox, order_i=order, boundary_s=boundary)
+        return node.setType(image.type())
 
-    def integrate_velocity(g: Any, velocity_vox: Any, steps: Any, boundary: Any) -> Any:
-        options = {"steps_i": _constant(steps), "boundary_s": _constant(boundary)}
-        return g.op("edgekit::IntegrateVelocity", velocity_vox, **options).setType(velocity_vox.type())
+    @parse_args("v", "i", "s")
+    def integrate_velocity(g: Any, velocity_vox: Any, steps: int, boundary: str) -> Any:
+        node = g.op("edgekit::IntegrateVelocity", velocity_vox, steps_i=steps, boundary_s=boundary)
+        return node.setType(velocity_vox.type())
 
     symbols = {"edgekit::warp": warp, "edgekit::integrate_velocity": integrate_velocity}
     for name, symbol in symbols.items():
@@ -464,10 +467,6 @@ def _legacy_symbols() -> Iterator[None]:
     finally:
         for name in symbols:
             symbolics.unregister_custom_op_symbolic(name, OPSET)
-
-
-def _constant(value: Any) -> Any:
-    return value.node()["value"] if value.node().kind() == "onnx::Constant" else value.toIValue()
 
 
 _EXPORTERS: dict[str, Callable[[_Flat, tuple[TensorSpec, ...], Sequence[str]], bytes]] = {
