@@ -6,7 +6,7 @@ import sysconfig
 from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
-from setuptools import find_packages, setup
+from setuptools import setup
 
 HERE = Path(__file__).parent
 
@@ -25,7 +25,11 @@ AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
 ISA_FLAGS = {
     "avx2": AVX2_FLAGS,
     # GCC 12 warns inside its own AVX-512 header.
-    "avx512": [*AVX2_FLAGS, *(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")), "-Wno-maybe-uninitialized"],
+    "avx512": [
+        *AVX2_FLAGS,
+        *(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")),
+        "-Wno-maybe-uninitialized",
+    ],
 }
 IS_X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
 
@@ -51,13 +55,6 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
-def version() -> str:
-    """The version, which lives in edgekit/_version.py alone."""
-    scope: dict[str, str] = {}
-    exec((HERE / "edgekit" / "_version.py").read_text(encoding="utf-8"), scope)
-    return scope["__version__"]
-
-
 sources = sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.cpp"))
 extension = Pybind11Extension(
     "edgekit._C",
@@ -69,9 +66,4 @@ extension = Pybind11Extension(
     cxx_std=17,
 )
 
-setup(
-    version=version(),
-    packages=find_packages(include=["edgekit", "edgekit.*"]),
-    ext_modules=[extension],
-    cmdclass={"build_ext": BuildExt},
-)
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExt})

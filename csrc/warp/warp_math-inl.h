@@ -17,9 +17,9 @@ struct Tap {
   M first_inside, second_inside;  // only set where the boundary rule is zero
 };
 
-// The coordinate p + f clamped to [0, n - 1]. The offset never passes n - 2, so that both voxels exist, and
-// is therefore -1 where n == 1. A NaN displacement passes both clamps into the weight; min_ then turns the
-// offset, where floor_ left NaN, into a safe one.
+// The coordinate p + f clamped to [0, n - 1]. The offset never passes n - 2, so that both voxels exist (where
+// n == 1 the caller takes the first for the second). A NaN displacement passes both clamps and ends up in the
+// weight; min_ then turns the offset, where floor_ left NaN, into a safe one.
 EK_HD EK_INLINE Tap linear_edge(F f, F p, float n) {
   f = min_(F(n - 1.0f) - p, max_(F(0.0f) - p, f));
   const F offset = min_(floor_(f), F(n > 1.0f ? n - 2.0f : 0.0f) - p);

@@ -1,0 +1,26 @@
+"""edgekit's own operators on image grids, in voxels.
+
+    moved = kernels.warp(image, flow_vox)                       # image[p + flow[p]]
+    flow_vox = kernels.integrate_velocity(velocity_vox)         # scaling and squaring
+    det = kernels.jacobian_determinant(flow_vox)                # of p -> p + flow[p]
+
+Each operator has a meaning, a NumPy float64 reference, test cases and native variants, registered in
+:data:`edgekit.kernels.base.OPERATORS`. Importing this package loads NumPy and nothing else; the compiled
+extension is loaded at the first call, and :func:`native_status` says whether it could be.
+"""
+
+from __future__ import annotations
+
+from edgekit.kernels.base import NativeStatus, native_status
+from edgekit.kernels.integrate import integrate_velocity
+from edgekit.kernels.jacobian import folding_fraction, jacobian_determinant
+from edgekit.kernels.warp import warp
+
+__all__ = [
+    "NativeStatus",
+    "folding_fraction",
+    "integrate_velocity",
+    "jacobian_determinant",
+    "native_status",
+    "warp",
+]

@@ -1,0 +1,185 @@
+"""Pull an image through a displacement field."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+
+from edgekit.errors import KernelError
+from edgekit.kernels.base import (
+    Case,
+    Doubles,
+    Floats,
+    Operator,
+    as_doubles,
+    check_choice,
+    check_flow,
+    check_input,
+    check_output,
+    check_threads,
+    execute,
+    native_variants,
+)
+from edgekit.spec import Array
+
+ORDERS = (0, 1)
+BOUNDARIES = ("zero", "edge")
+
+
+def warp(
+    image: Array,
+    flow_vox: Array,
+    *,
+    order: int = 1,
+    boundary: str = "edge",
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Floats:
+    """Sample ``image`` at ``p + flow_vox[p]`` for every voxel ``p``.
+
+    No grid of coordinates is ever in memory. The result depends neither on the number of threads nor on the
+    instruction set. The definition is that of spatial transformers (Jaderberg et al., 2015), in voxels.
+
+    Args:
+        image: float32 [N, C, D, H, W], or [N, C, H, W].
+        flow_vox: Displacement in voxels, float32 [N, 3, D, H, W] with components (z, y, x), or [N, 2, H, W]
+            with (y, x). A NaN in any component makes the output voxel NaN. Infinite and huge displacements
+            lead outside the image, like any other that does.
+        order: 0 takes the nearest voxel, and halfway between two the one of higher index; 1 interpolates
+            linearly between the 2 x 2 (x 2) voxels around. All of these take part, at weight 0 too: a NaN or
+            an infinity in one of them is in the result.
+        boundary: ``"edge"`` clamps coordinates to the image; with ``"zero"`` every voxel outside counts as 0.
+        out: Where to write, float32 and shaped like ``image``, C-contiguous, apart from the inputs.
+        threads: How many threads to use; as many as the process may run on by default.
+
+    Returns:
+        ``out``, or a new array of the shape of ``image``.
+
+    Raises:
+        KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
+            2^31 elements or more, or is not C-contiguous.
+    """
+    image = check_input(image, "image", where="warp", ranks=(4, 5))
+    flow = check_flow(flow_vox, "flow_vox", where="warp")
+    if flow.shape[0] != image.shape[0] or flow.shape[2:] != image.shape[2:]:
+        raise KernelError(
+            f"flow_vox: want batch and grid of image {image.shape}, got shape {flow.shape}", where="warp"
+        )
+    check_choice(order, "order", ORDERS, where="warp")
+    check_choice(boundary, "boundary", BOUNDARIES, where="warp")
+    target = check_output(out, image.shape, (image, flow), where="warp")
+    count = check_threads(threads, where="warp")
+    return execute(
+        "warp",
+        _native,
+        reference,
+        (image, flow),
+        out=target,
+        threads=count,
+        order=order,
+        boundary=boundary,
+    )
+
+
+def _native(
+    module: ModuleType,
+    image: Floats,
+    flow: Floats,
+    *,
+    out: Floats,
+    threads: int,
+    isa: str,
+    order: int,
+    boundary: str,
+) -> None:
+    module.warp(image, flow, out, order=order, boundary=boundary, threads=threads, isa=isa)
+
+
+def reference(image: Array, flow_vox: Array, *, order: int = 1, boundary: str = "edge") -> Doubles:
+    """The definition in float64."""
+    grid = image.shape[2:]
+    at = np.indices(grid) + as_doubles(flow_vox)
+    unknown = np.isnan(at).any(axis=1, keepdims=True)
+    at = np.where(unknown, 0.0, at)
+    corners = _nearest(at) if order == 0 else _linear(at, grid, boundary)
+    total = np.zeros(image.shape)
+    for index, weight in corners:
+        total += weight[:, None] * _voxels(as_doubles(image), index, boundary)
+    return np.where(unknown, np.nan, total)
+
+
+def _nearest(at: Doubles) -> Iterator[tuple[Doubles, Doubles]]:
+    yield np.floor(at + 0.5), np.ones((at.shape[0], *at.shape[2:]))
+
+
+def _linear(at: Doubles, grid: tuple[int, ...], boundary: str) -> Iterator[tuple[Doubles, Doubles]]:
+    """Every corner around each coordinate with its weight."""
+    sizes = np.reshape(grid, (-1, *(1 for _ in grid)))
+    if boundary == "edge":
+        at = np.clip(at, 0, sizes - 1)
+        first = np.minimum(np.floor(at), np.maximum(sizes - 2, 0))
+    else:
+        at = np.clip(at, -1, sizes)
+        first = np.floor(at)
+    fraction = at - first
+    for corner in itertools.product((0, 1), repeat=len(grid)):
+        step = np.reshape(corner, sizes.shape)
+        yield first + step, np.where(step == 1, fraction, 1 - fraction).prod(axis=1)
+
+
+def _voxels(image: Doubles, index: Doubles, boundary: str) -> Doubles:
+    """``image`` [N, C, ...] at whole coordinates [N, dims, ...], under the boundary rule."""
+    grid = image.shape[2:]
+    inside = np.ones((index.shape[0], *index.shape[2:]), bool)
+    places = []
+    for axis, size in enumerate(grid):
+        inside &= (index[:, axis] >= 0) & (index[:, axis] < size)
+        places.append(np.clip(index[:, axis], 0, size - 1).astype(np.intp))
+    flat = np.ravel_multi_index(places, grid).reshape(len(image), 1, -1)
+    values = np.take_along_axis(image.reshape(*image.shape[:2], -1), flat, axis=2).reshape(image.shape)
+    return np.where(inside[:, None] | (boundary == "edge"), values, 0.0)
+
+
+def displacements(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[tuple[str, Floats]]:
+    """Displacement fields of a shape that are worth trying, with a label."""
+    noise = rng.standard_normal(shape)
+    yield "zero", np.zeros(shape, np.float32)
+    yield "whole", rng.integers(-2, 3, shape).astype(np.float32)
+    yield "halves", (rng.integers(-5, 6, shape) / 2).astype(np.float32)
+    yield "smooth", (0.7 * np.cumsum(noise, axis=-1) / np.sqrt(shape[-1])).astype(np.float32)
+    yield "rough", (3 * noise).astype(np.float32)
+    yield "outside", (2 * max(shape) * noise).astype(np.float32)
+    tiny = np.nextafter(np.float32(0), np.sign(noise).astype(np.float32))
+    yield "tiny", tiny.astype(np.float32)
+    special = rng.choice([np.nan, np.inf, -np.inf, 3e38, -3e38, 2.0**31, -(2.0**31), 0.25], shape)
+    yield "special", special.astype(np.float32)
+
+
+# Widths around 8 and 16 lanes and around the block of 256 voxels, one-voxel axes, odd primes; the last of
+# each rank is large enough for several tasks.
+_GRIDS = (
+    *((1, 1, w) for w in (1, 3, 7, 8, 9)),
+    *((3, 2, w) for w in (1, 2, 15, 16, 17)),
+    *((2, 1, w) for w in (31, 255, 257, 263)),
+    *((5, 7, 11), (1, 9, 13), (11, 1, 5), (6, 5, 1), (23, 37, 61)),
+    *((1, w) for w in (1, 2, 8)),
+    *((5, 1), (7, 9), (13, 17), (3, 259), (211, 241)),
+)
+
+
+def cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Every grid with every displacement, order and boundary; batches and channels vary along."""
+    for number, grid in enumerate(_GRIDS):
+        n, c = (1, 2)[number % 2], (1, 2, 3, 5)[number % 4]
+        image = (100 * rng.standard_normal((n, c, *grid))).astype(np.float32)
+        for label, flow in displacements(rng, (n, len(grid), *grid)):
+            for order, boundary in itertools.product(ORDERS, BOUNDARIES):
+                name = f"{label} {(n, c, *grid)} order {order} {boundary}"
+                yield Case(name, (image, flow), {"order": order, "boundary": boundary})
+
+
+# Three blends of three roundings each, the weights being exact.
+OPERATOR = Operator("warp", warp, reference, cases, native_variants(_native, tolerance=6e-7))

@@ -1,0 +1,170 @@
+"""What every operator promises, for every variant and case in the registry."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.errors import KernelError
+from edgekit.kernels.base import ISAS, OPERATORS, Case, Operator, Variant, native_status
+
+VARIANTS = [(name, variant.name) for name in OPERATORS for variant in OPERATORS[name].variants]
+
+
+def variant_of(name: str, variant_name: str) -> tuple[Operator, Variant]:
+    operator = OPERATORS[name]
+    variant = next(v for v in operator.variants if v.name == variant_name)
+    if variant.missing():
+        pytest.skip(variant.missing())
+    return operator, variant
+
+
+def cases_of(operator: Operator) -> list[Case]:
+    return list(operator.cases(np.random.default_rng(0)))
+
+
+def run(variant: Variant, case: Case, shape: tuple[int, ...], threads: int = 1) -> np.ndarray:
+    out = np.full(shape, 12345.0, np.float32)
+    variant.run(*case.inputs, out=out, threads=threads, **case.options)
+    return out
+
+
+def scale_of(*arrays: np.ndarray) -> float:
+    return max([1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)])
+
+
+def test_the_extension_is_built():
+    assert native_status().missing == ""
+
+
+def test_this_machine_has_a_scalar_variant():
+    assert "scalar" in native_status().isas
+    assert set(native_status().isas) <= set(ISAS)
+
+
+@pytest.mark.parametrize(("name", "variant_name"), VARIANTS)
+def test_agrees_with_the_reference(name, variant_name):
+    operator, variant = variant_of(name, variant_name)
+    for case in cases_of(operator):
+        want = operator.reference(*case.inputs, **case.options)
+        got = run(variant, case, want.shape)
+        scale = scale_of(want, case.inputs[0])
+        if (
+            scale > 1e30
+        ):  # beyond float32's range for sums and products: only what is finite in float32 counts
+            want = np.where(np.abs(want) < np.finfo(np.float32).max, want, np.nan)
+            both = np.isfinite(want) & np.isfinite(got)
+            want, got = want[both], got[both]
+        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want), err_msg=case.label)
+        np.testing.assert_allclose(got, want, rtol=0, atol=variant.tolerance * scale, err_msg=case.label)
+
+
+@pytest.mark.parametrize(("name", "variant_name"), VARIANTS)
+def test_result_is_independent_of_threads(name, variant_name):
+    operator, variant = variant_of(name, variant_name)
+    largest = sorted(cases_of(operator), key=lambda case: -case.inputs[0].size)[:12]
+    for case in largest:
+        shape = operator.reference(*case.inputs, **case.options).shape
+        one = run(variant, case, shape).tobytes()
+        for threads in (2, 3, 7):
+            assert run(variant, case, shape, threads).tobytes() == one, (case.label, threads)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_native_variants_give_the_same_bits(name):
+    operator = OPERATORS[name]
+    native = [v for v in operator.variants if v.name in ISAS and not v.missing()]
+    for case in cases_of(operator):
+        shape = operator.reference(*case.inputs, **case.options).shape
+        for variant in native[1:]:
+            np.testing.assert_array_equal(
+                run(variant, case, shape), run(native[0], case, shape), err_msg=f"{variant.name} {case.label}"
+            )
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_inputs_stay_as_they_were_and_out_is_what_is_returned(name):
+    operator = OPERATORS[name]
+    case = cases_of(operator)[0]
+    before = [array.copy() for array in case.inputs]
+    fresh = operator.function(*case.inputs, **case.options)
+    out = np.full_like(fresh, np.nan)
+    assert operator.function(*case.inputs, **case.options, out=out) is out
+    np.testing.assert_array_equal(out, fresh)
+    for array, copy in zip(case.inputs, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+    assert fresh.dtype == np.float32 and fresh.flags.c_contiguous
+
+
+def spoiled_inputs(array: np.ndarray):
+    yield "list", array.tolist(), "NumPy array"
+    yield "float64", array.astype(np.float64), "float32"
+    yield "float16", array.astype(np.float16), "float32"
+    yield "big-endian", array.astype(">f4"), "float32"
+    yield "too few axes", array[0, 0], "axes"
+    yield "too many axes", array[None, None], "axes"
+    yield "empty axis", array[..., :0], "at least one element"
+    yield "no batch", array[:0], "at least one element"
+    yield (
+        "Fortran order",
+        np.asfortranarray(np.zeros([2 * s for s in array.shape], np.float32)),
+        "C-contiguous",
+    )
+    yield "strided", np.repeat(array, 2, axis=-1)[..., ::2], "C-contiguous"
+    yield "reversed", np.repeat(array, 2, axis=-1)[..., ::-1], "C-contiguous"
+    yield "2^31 elements", np.broadcast_to(array[..., :1], (*array.shape[:-1], 2**31)), "2\\^31"
+    yield (
+        "too long an axis",
+        np.zeros((*array.shape[:2], *(1 for _ in array.shape[3:]), 2**24 + 1), np.float32),
+        "2\\^24",
+    )
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_bad_inputs_are_refused(name):
+    operator = OPERATORS[name]
+    case = next(c for c in cases_of(operator) if min(c.inputs[0].shape[2:]) > 1)
+    for position, array in enumerate(case.inputs):
+        for label, bad, message in spoiled_inputs(array):
+            inputs = [*case.inputs[:position], bad, *case.inputs[position + 1 :]]
+            with pytest.raises(KernelError, match=message) as caught:
+                operator.function(*inputs, **case.options)
+            assert caught.value.where == name, label
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_bad_outputs_are_refused(name):
+    operator = OPERATORS[name]
+    case = next(c for c in cases_of(operator) if min(c.inputs[0].shape[2:]) > 1)
+    shape = operator.function(*case.inputs, **case.options).shape
+    read_only = np.zeros(shape, np.float32)
+    read_only.flags.writeable = False
+    memory = np.zeros(2 * case.inputs[0].size + int(np.prod(shape)), np.float32)
+    for position, array in enumerate(case.inputs):
+        shared = memory[: array.size].reshape(array.shape)
+        shared[...] = array
+        inputs = [*case.inputs[:position], shared, *case.inputs[position + 1 :]]
+        for offset in (0, 1, array.size - 1):
+            overlapping = memory[offset : offset + int(np.prod(shape))].reshape(shape)
+            with pytest.raises(KernelError, match="overlaps"):
+                operator.function(*inputs, **case.options, out=overlapping)
+        beside = memory[array.size : array.size + int(np.prod(shape))].reshape(shape)
+        operator.function(*inputs, **case.options, out=beside)
+    for bad, message in (
+        (np.zeros(shape, np.float64), "float32"),
+        (np.zeros((*shape[:-1], shape[-1] + 1), np.float32), "shape"),
+        (np.zeros(shape, np.float32).tolist(), "NumPy array"),
+        (np.zeros((*shape, 2), np.float32)[..., 0], "C-contiguous"),
+        (read_only, "writeable"),
+    ):
+        with pytest.raises(KernelError, match=message):
+            operator.function(*case.inputs, **case.options, out=bad)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+@pytest.mark.parametrize("threads", [0, -1, 1.0, "2", True])
+def test_bad_threads_are_refused(name, threads):
+    operator = OPERATORS[name]
+    case = cases_of(operator)[0]
+    with pytest.raises(KernelError, match="threads"):
+        operator.function(*case.inputs, **case.options, threads=threads)
