@@ -15,7 +15,7 @@ import os
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -165,6 +165,7 @@ class NetworkSession(abc.ABC):
             SessionError: The vendor's library failed, or the session is closed.
         """
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Give back what the vendor's library holds. May be called twice."""
 
@@ -242,7 +243,7 @@ class Backend(abc.ABC):
         if target.device != "cpu":
             return [
                 Refusal(
-                    f"compiling for {target.title} is not there yet: this release compiles for CPU targets only",
+                    f"compiling for {target.title} is not there yet: this release compiles for CPUs only",
                     hint="--target cpu",
                 )
             ]
@@ -257,11 +258,12 @@ class Backend(abc.ABC):
         known = self.domains | {domain for domain, _, _ in graph.model.functions}
         foreign = [node for node in graph.model.graph.all_nodes() if node.domain not in known]
         if foreign:
+            domains = ", ".join(sorted({node.domain for node in foreign}))
             reasons.append(
                 Refusal(
-                    "operators of a domain it does not know: " + ", ".join(sorted({n.domain for n in foreign})),
-                    tuple(f"{node.op_type} {node.name}" for node in foreign),
-                    "end the network where the first of them begins: operators of edgekit at the end become steps",
+                    f"operators of a domain it does not know: {domains}",
+                    node_names(foreign),
+                    "end the network before them: operators of edgekit at its end become steps",
                 )
             )
         return reasons + self._refusals(graph, target)
@@ -368,7 +370,8 @@ class Backend(abc.ABC):
             UsageError: An option that the backend does not have, or a value of another type.
         """
         chosen = dict(self.options)
-        for source, values in ((f"target {target.name}", target.options_for(self.name)), ("options", options)):
+        sources = {f"target {target.name}": target.options_for(self.name), "options": options}
+        for source, values in sources.items():
             for name, value in values.items():
                 if name not in chosen:
                     near = did_you_mean(name, chosen)
@@ -405,6 +408,11 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         """Open it with so many threads, from its bytes. The base makes a SessionError of any exception."""
+
+
+def node_names(nodes: Iterable[Any]) -> tuple[str, ...]:
+    """What a refusal calls nodes: operator and name."""
+    return tuple(f"{node.op_type} {node.name}" for node in nodes)
 
 
 def usable_cpus() -> list[int]:

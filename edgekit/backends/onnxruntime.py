@@ -21,9 +21,6 @@ _FILE = "model.onnx"
 _PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS = 3
 
-# Operators whose CPU kernels lack an element type that ONNX allows (found by trying each on 1.23 and 1.32).
-_FLOAT64_MISSING = frozenset({"Conv", "ConvTranspose", "InstanceNormalization", "PRelu", "HardSigmoid", "Selu"})
-
 
 class OnnxRuntime(Backend):
     """ONNX Runtime with its CPU provider and no other."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal, node_names
 from edgekit.errors import SessionError
 from edgekit.graph.graph import Graph
 from edgekit.registry import Requirement
@@ -21,7 +21,10 @@ _XML, _BIN = "model.xml", "model.bin"
 
 
 class OpenVino(Backend):
-    """OpenVINO with its CPU device. Nothing of it sends telemetry: that is in its converter, which is not used."""
+    """OpenVINO with its CPU device.
+
+    Nothing is reported to anyone: only OpenVINO's converter tool does that, and it is not used.
+    """
 
     name: ClassVar[str] = "openvino"
     title: ClassVar[str] = "OpenVINO"
@@ -38,8 +41,8 @@ class OpenVino(Backend):
         return [
             Refusal(
                 "GridSample works on 4-D tensors only",
-                tuple(f"GridSample {node.name}" for node in volumetric),
-                "end the network before the warp, so that it runs as a step after it, or --backend onnxruntime",
+                node_names(volumetric),
+                "end the network before the warp, which then is a step after it, or --backend onnxruntime",
             )
         ]
 

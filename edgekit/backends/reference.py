@@ -1,4 +1,4 @@
-"""The meaning of a network: NumPy alone, through onnx's reference evaluator. Slow, clear, and the judge of the rest."""
+"""What a network means: NumPy alone, by onnx's reference evaluator; slow, and the judge of the rest."""
 
 from __future__ import annotations
 

@@ -75,8 +75,7 @@ class ConvTranspose(OpRun):
         rank = len(kernel)
         strides, dilations = strides or (1,) * rank, dilations or (1,) * rank
         reached = [
-            s * (n - 1) + (k - 1) * d + 1
-            for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
+            s * (n - 1) + (k - 1) * d + 1 for n, k, s, d in zip(size, kernel, strides, dilations, strict=True)
         ]
         extra = output_padding or (0,) * rank
         full = [r + e for r, e in zip(reached, extra, strict=True)]
@@ -86,9 +85,8 @@ class ConvTranspose(OpRun):
         weights = w.astype(np.float64).reshape(group, x.shape[1] // group, w.shape[1], -1)
         for index, target in enumerate(shifted_views(y, kernel, strides, dilations, size)):
             product = weights[..., index].transpose(0, 2, 1) @ inputs
-            target += product.reshape(target.shape)
-        y = y.reshape(x.shape[0], -1, *full)
-        y = y[(..., *(slice(p, p + length) for p, length in zip(before, out, strict=True)))]
+            np.add(target, product.reshape(target.shape), out=target)
+        y = _crop(y.reshape(x.shape[0], -1, *full), before, out)
         return (_with_bias(y, b).astype(x.dtype),)
 
 
@@ -124,9 +122,7 @@ class MaxPool(OpRun):
             return (y,)
         spatial = np.arange(math.prod(x.shape[2:])).reshape(x.shape[2:], order="F" if storage_order else "C")
         offsets = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *(1,) * rank) * spatial.size
-        places = shifted_views(
-            np.pad(offsets + spatial, widths), kernel_shape, strides, dilations, out
-        )
+        places = shifted_views(np.pad(offsets + spatial, widths), kernel_shape, strides, dilations, out)
         y, indices = next(views).copy(), next(places).copy()
         for view, place in zip(views, places, strict=True):
             larger = view > y
@@ -155,7 +151,8 @@ class AveragePool(OpRun):
         declared, _ = window_geometry(*geometry)
         padding, out = window_geometry(*geometry, ceil=bool(ceil_mode))
         widths = [(0, 0), (0, 0), *padding]
-        total = sum(shifted_views(np.pad(x.astype(np.float64), widths), kernel_shape, strides, dilations, out))
+        padded = np.pad(x.astype(np.float64), widths)
+        total = sum(shifted_views(padded, kernel_shape, strides, dilations, out))
         # What a ceiling adds at the end is never counted, declared padding only on request.
         counted = np.pad(np.ones(x.shape[2:]), declared, constant_values=float(bool(count_include_pad)))
         grown = [(0, after - known) for (_, after), (_, known) in zip(padding, declared, strict=True)]
@@ -163,10 +160,10 @@ class AveragePool(OpRun):
         return (np.asarray(total / count).astype(x.dtype),)
 
 
-class GridSample(OnnxGridSample):  # type: ignore[misc]
+class GridSample(OnnxGridSample):
     """Sampling at given places, any number of axes; onnx's own code does the cubic mode."""
 
-    def _run(
+    def _run(  # type: ignore[override]
         self,
         x: Array,
         grid: Array,
@@ -176,7 +173,7 @@ class GridSample(OnnxGridSample):  # type: ignore[misc]
         padding_mode: str = "zeros",
     ) -> tuple[Array]:
         if "cubic" in mode:
-            cubic: tuple[Array] = super()._run(
+            cubic: tuple[Array] = super()._run(  # type: ignore[no-untyped-call]
                 x, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners
             )
             return cubic
@@ -187,18 +184,16 @@ class GridSample(OnnxGridSample):  # type: ignore[misc]
             _to_index(place, length, bool(align_corners), padding_mode)
             for place, length in zip(places, size, strict=True)
         ]
-        if mode == "nearest":
-            corners = [([np.rint(a) for a in at], np.ones(grid.shape[:-1]))]
-        else:
-            corners = _linear_corners(at)
+        nearest = [([np.rint(a) for a in at], np.ones(grid.shape[:-1]))]
+        corners = nearest if mode == "nearest" else _linear_corners(at)
         y = np.zeros((x.shape[0], x.shape[1], *grid.shape[1:-1]))
         batch = np.arange(x.shape[0]).reshape(-1, *(1,) * (grid.ndim - 2))
         channels_last = np.moveaxis(x, 1, -1)
         for corner, weight in corners:
             inside = np.logical_and.reduce([(c >= 0) & (c < n) for c, n in zip(corner, size, strict=True)])
             index = [np.clip(c, 0, n - 1).astype(np.intp) for c, n in zip(corner, size, strict=True)]
-            values = np.moveaxis(channels_last[(batch, *index)], -1, 1)
-            y += values * (weight * inside)[:, None]
+            place = (batch, *index)
+            y += np.moveaxis(channels_last[place], -1, 1) * (weight * inside)[:, None]
         return (y.astype(x.dtype),)
 
 
@@ -244,20 +239,13 @@ def window_geometry(
     return padding, tuple(out)
 
 
-def shifted_views(
-    padded: Array, kernel: Ints, strides: Ints, dilations: Ints, out: Ints
-) -> Iterator[Array]:
+def shifted_views(padded: Array, kernel: Ints, strides: Ints, dilations: Ints, out: Ints) -> Iterator[Array]:
     """For each kernel element in row-major order, the view of what it touches in all windows."""
     for offset in itertools.product(*map(range, kernel)):
-        yield padded[
-            (
-                ...,
-                *(
-                    slice(o * d, o * d + (n - 1) * s + 1, s)
-                    for o, d, n, s in zip(offset, dilations, out, strides, strict=True)
-                ),
-            )
-        ]
+        axes = zip(offset, dilations, out, strides, strict=True)
+        window = [slice(o * d, o * d + (n - 1) * s + 1, s) for o, d, n, s in axes]
+        index: tuple[Any, ...] = (..., *window)
+        yield padded[index]
 
 
 def _correlate(image: Array, weights: Array, strides: Ints, dilations: Ints, out: Ints) -> Array:
@@ -274,21 +262,29 @@ def _correlate(image: Array, weights: Array, strides: Ints, dilations: Ints, out
     tail = sum(r * step for r, step in zip(reach, steps, strict=True))
     parts = np.zeros((*strides, channels, size + tail))
     for remainder in itertools.product(*map(range, strides)):
-        part = image[(slice(None), *(slice(r, None, s) for r, s in zip(remainder, strides, strict=True)))]
-        target = parts[remainder][:, :size].reshape(channels, *grid)
-        target[(slice(None), *map(slice, part.shape[1:]))] = part
-    taps = []
+        index = (slice(None), *(slice(r, None, s) for r, s in zip(remainder, strides, strict=True)))
+        part = image[index]
+        _crop(parts[remainder][:, :size].reshape(channels, *grid), (0,) * len(grid), part.shape[1:])[:] = part
+    taps: list[tuple[Array, Array, int]] = []
+    matrices = np.ascontiguousarray(weights.reshape(*weights.shape[:2], -1).transpose(2, 0, 1))
     for element in itertools.product(*map(range, weights.shape[2:])):
         at = [e * d for e, d in zip(element, dilations, strict=True)]
         shift = sum(a // s * step for a, s, step in zip(at, strides, steps, strict=True))
         remainder = tuple(a % s for a, s in zip(at, strides, strict=True))
-        taps.append((np.ascontiguousarray(weights[(..., *element)]), parts[remainder], shift))
+        taps.append((matrices[len(taps)], parts[remainder], shift))
     y = np.zeros((weights.shape[0], size))
     for begin in range(0, size, _BLOCK):
         block = y[:, begin : begin + _BLOCK]
         for matrix, part, shift in taps:
             block += matrix @ part[:, begin + shift : begin + shift + block.shape[1]]
-    return y.reshape(-1, *grid)[(slice(None), *map(slice, out))]
+    return _crop(y.reshape(-1, *grid), (0,) * len(grid), out)
+
+
+def _crop(array: Array, before: Ints, lengths: Ints) -> Array:
+    """The view that begins at ``before`` and has ``lengths`` along the last axes."""
+    index: tuple[Any, ...] = (..., *(slice(b, b + n) for b, n in zip(before, lengths, strict=True)))
+    view: Array = array[index]
+    return view
 
 
 def _transposed_geometry(

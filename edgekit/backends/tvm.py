@@ -18,7 +18,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal, usable_cpus
+from edgekit.backends.base import (
+    Artifact,
+    ArtifactInfo,
+    Backend,
+    NetworkSession,
+    Refusal,
+    node_names,
+    usable_cpus,
+)
 from edgekit.graph.graph import Graph
 from edgekit.registry import Requirement
 from edgekit.spec import Array
@@ -32,12 +40,21 @@ _LINKERS = ("c++", "g++", "clang++")
 # Their outputs' lengths are quotients and products of the inputs': TVM cannot prove that two branches of a
 # network with varying lengths meet again.
 _RESIZING = frozenset(
-    "AveragePool ConvTranspose DepthToSpace LpPool MaxPool Resize SpaceToDepth Upsample".split()
+    {
+        "AveragePool",
+        "ConvTranspose",
+        "DepthToSpace",
+        "LpPool",
+        "MaxPool",
+        "Resize",
+        "SpaceToDepth",
+        "Upsample",
+    }
 )
 
 
 class Tvm(Backend):
-    """TVM's Relax compiler with a small schedule of our own: outer loops in parallel, inner ones contiguous."""
+    """TVM's Relax compiler with a small schedule of our own: outer loops parallel, inner ones contiguous."""
 
     name: ClassVar[str] = "tvm"
     title: ClassVar[str] = "TVM"
@@ -55,16 +72,20 @@ class Tvm(Backend):
 
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         reasons = []
-        if target.arch != platform.machine():
+        here = platform.machine()
+        if target.arch != here:
             reasons.append(
                 Refusal(
-                    f"machine code for {target.arch} is made on such a machine only, and this is {platform.machine()}",
+                    f"machine code for {target.arch} is made on such a machine only, and this is {here}",
                     hint=f"compile on the device, or --backend {_another(target)}",
                 )
             )
         if not any(map(shutil.which, _LINKERS)):
             reasons.append(
-                Refusal("linking needs a C++ compiler: want one of " + ", ".join(_LINKERS), hint="apt-get install g++")
+                Refusal(
+                    f"linking needs a C++ compiler: want one of {', '.join(_LINKERS)}",
+                    hint="apt-get install g++",
+                )
             )
         return reasons + _operator_refusals(graph, target)
 
@@ -153,25 +174,21 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
     reasons = []
     indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1 and n.outputs[1].uses()]
     if indexed:
-        reasons.append(Refusal("MaxPool with indices", _names(indexed), way_out))
+        reasons.append(Refusal("MaxPool with indices", node_names(indexed), way_out))
     padded = [n for n in nodes if n.op_type == "Pad" and _computed(n, 1)]
     if padded:
-        reasons.append(Refusal("Pad whose widths are computed while running", _names(padded), way_out))
+        reasons.append(Refusal("Pad whose widths are computed while running", node_names(padded), way_out))
     varying = any(not isinstance(length, int) for spec in graph.inputs for length in spec.dims[2:])
     resizing = [n for n in nodes if n.op_type in _RESIZING or _strided(n)]
     if varying and resizing:
         reasons.append(
             Refusal(
                 "lengths that vary, in a network that changes them on the way",
-                _names(resizing),
+                node_names(resizing),
                 f"fix the lengths with --shape, or {way_out}",
             )
         )
     return reasons
-
-
-def _names(nodes: list[Any]) -> tuple[str, ...]:
-    return tuple(f"{node.op_type} {node.name}" for node in nodes)
 
 
 def _computed(node: Any, index: int) -> bool:
@@ -200,7 +217,7 @@ def _aligned_like(array: Array) -> Array:
 
 @contextlib.contextmanager
 def _torch_hidden() -> Iterator[None]:
-    """Keep tvm_ffi from importing torch, which it does unasked and has no switch for; a loaded torch stays."""
+    """Keep tvm_ffi from importing torch, as it does unasked and without a switch; a loaded torch stays."""
     if "torch" in sys.modules:
         yield
         return
@@ -216,13 +233,6 @@ def _fused(module: Any) -> Any:
     import tvm
     from tvm.relax import backend, transform
 
-    @tvm.transform.module_pass(opt_level=0, name="edgekit.Schedule")
-    def schedule(module: Any, context: Any) -> Any:
-        for name, function in module.functions_items():
-            if isinstance(function, tvm.tirx.PrimFunc):
-                module[name] = _scheduled(function)
-        return module
-
     passes = [
         backend.DispatchSampling(),
         backend.DispatchSortScan(),
@@ -231,9 +241,12 @@ def _fused(module: Any) -> Any:
         transform.FoldConstant(),
         transform.FuseOps(),
         transform.FuseTIR(),
-        schedule,
     ]
-    return tvm.transform.Sequential(passes)(module)
+    module = tvm.transform.Sequential(passes)(module)
+    for name, function in module.functions_items():
+        if isinstance(function, tvm.tirx.PrimFunc):
+            module[name] = _scheduled(function)
+    return module
 
 
 def _scheduled(function: Any) -> Any:

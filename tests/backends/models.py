@@ -9,7 +9,16 @@ import onnx_ir as ir
 from edgekit.graph.graph import Graph
 from edgekit.spec import LAYOUTS, Array, Dim, TensorSpec
 
-DTYPES = {1: "float32", 10: "float16", 11: "float64", 7: "int64", 6: "int32", 2: "uint8", 3: "int8", 9: "bool"}
+DTYPES = {
+    1: "float32",
+    10: "float16",
+    11: "float64",
+    7: "int64",
+    6: "int32",
+    2: "uint8",
+    3: "int8",
+    9: "bool",
+}
 
 
 def parse(text: str, *, opset: int = 20, **weights: Array) -> onnx.ModelProto:
