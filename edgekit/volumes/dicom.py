@@ -58,15 +58,14 @@ def read(path: Path, max_bytes: int) -> Volume:
     affine = None
     spacing_mm: tuple[float, float, float] | None = None
     if pixels.ndim == 2 and "PixelSpacing" in header:
-        thickness = _positive(header, "SpacingBetweenSlices") or _positive(header, "SliceThickness")
-        if thickness is None:
-            notes.append("the file states no thickness of the slice; 1 mm is assumed")
-        slice_ = _Slice.of(path, header) if _is_placed(header) else None
-        if slice_ is not None:
-            affine = _affine(slice_, slice_.normal * (thickness or 1.0))
+        thickness_mm, remarks = _thickness_mm(header)
+        notes += remarks
+        if all(key in header for key in _PLACE):
+            slice_ = _Slice.of(path, header)
+            affine = _affine(slice_, slice_.normal * thickness_mm)
         else:
             y, x = _numbers(path, header, "PixelSpacing", 2)
-            spacing_mm = (thickness or 1.0, float(y), float(x))
+            spacing_mm = (thickness_mm, float(y), float(x))
     return Volume(
         pixels,
         spacing_mm_zyx=spacing_mm,
@@ -113,8 +112,9 @@ def read_series(folder: Path, max_bytes: int) -> Volume:
     if len(ordered) > 1:
         step = (last.position - first.position) / (len(ordered) - 1)
     else:
-        thickness = _positive(headers[first.path], "SliceThickness")
-        step = first.normal * (thickness or 1.0)
+        thickness_mm, remarks = _thickness_mm(headers[first.path])
+        notes |= dict.fromkeys(remarks)
+        step = first.normal * thickness_mm
     header = headers[first.path]
     return Volume(
         np.stack(pixels),
@@ -182,10 +182,6 @@ class _Slice:
 
 
 _PLACE = ("ImagePositionPatient", "ImageOrientationPatient")
-
-
-def _is_placed(header: Any) -> bool:
-    return all(key in header for key in _PLACE)
 
 
 def _affine(first: _Slice, step: _Floats) -> Affine:
@@ -351,12 +347,16 @@ def _numbers(path: Path, header: Any, key: str, count: int) -> _Floats:
     return values
 
 
-def _positive(header: Any, key: str) -> float | None:
-    try:
-        value = float(header.get(key) or 0)
-    except (TypeError, ValueError):
-        return None
-    return value if 0 < value < math.inf else None
+def _thickness_mm(header: Any) -> tuple[float, list[str]]:
+    """How far a lone slice reaches along its normal, and what had to be assumed for that."""
+    for key in ("SpacingBetweenSlices", "SliceThickness"):
+        try:
+            value = float(header.get(key) or 0)
+        except (TypeError, ValueError):
+            continue
+        if 0 < value < math.inf:
+            return value, []
+    return 1.0, ["the file states no thickness of the slice; 1 mm is assumed"]
 
 
 def _list(names: list[str]) -> str:
