@@ -71,10 +71,6 @@ def record(packages: Iterable[str] = ()) -> Machine:
         packages: Names of distributions whose versions belong to the record; missing ones are left out.
     """
     cpuinfo = _read("/proc/cpuinfo")
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     return Machine(
         cpu=cpu_name(cpuinfo, board=_read("/proc/device-tree/model")),
         arch={"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine()),
@@ -84,8 +80,17 @@ def record(packages: Iterable[str] = ()) -> Machine:
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
         load=_load(),
-        packages=versions,
+        packages=versions(packages),
     )
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed versions of distributions by name; missing ones are left out."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def cpu_name(cpuinfo: str, board: str = "") -> str:

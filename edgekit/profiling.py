@@ -9,7 +9,7 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from edgekit import machine, samples, schema
@@ -167,6 +167,7 @@ class _Candidate:
         self._run: Callable[..., object] = session.run
         self._feeds = feeds
         self._with_stages = stages and "stages" in inspect.signature(session.run).parameters
+        self._packages = ("edgekit", "numpy", *getattr(session, "packages", ()))
         self.session = session
         self.samples_s: list[float] = []
         self.warmup_s: list[float] = []
@@ -217,7 +218,7 @@ class _Candidate:
             peak_memory_bytes=machine.peak_memory_bytes(),
             threads=getattr(self.session, "threads", 0),
             shapes={name: tuple(array.shape) for name, array in self._feeds.items()},
-            machine=where,
+            machine=replace(where, packages=machine.versions(self._packages)),
         )
 
 
@@ -256,7 +257,7 @@ def _measure(
     stages: bool,
     on_progress: Progress | None,
 ) -> dict[str, LatencyReport]:
-    where = machine.record(("edgekit", "numpy"))
+    where = machine.record()
     candidates = {name: _Candidate(session, feeds, stages) for name, session in sessions.items()}
     with _own_garbage_only():
         for candidate in candidates.values():

@@ -84,6 +84,11 @@ class Session:
         """Contracts of what :meth:`run` returns, in order."""
         return self.manifest.results
 
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """Packages that take part in a run, for the record of a measurement."""
+        return tuple(self.manifest.network.built_with)
+
     def run(self, inputs: Mapping[str, Array], *, stages: dict[str, float] | None = None) -> dict[str, Array]:
         """Run once.
 

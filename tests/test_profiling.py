@@ -37,6 +37,7 @@ class Fake:
 
     load_s = 0.25
     threads = 2
+    packages = ("hypothesis", "no-such-package")
 
     def __init__(self, clock: Clock, duration_ms: Callable[[int], float] | float, name: str = "a") -> None:
         self._clock, self.name, self.count = clock, name, 0
@@ -65,6 +66,8 @@ def test_first_run_warm_up_and_samples_are_kept_apart(clock: Clock) -> None:
     assert report.samples_s == (0.01,) * 20
     assert report.settled and session.count == 1 + len(report.warmup_s) + 20
     assert (report.load_s, report.threads, report.shapes) == (0.25, 2, {"x": (1, 2)})
+    assert {"numpy", "hypothesis"} <= report.machine.packages.keys()
+    assert "no-such-package" not in report.machine.packages
 
 
 def test_the_warm_up_goes_on_while_the_median_moves_and_stops_at_its_cap(clock: Clock) -> None:
