@@ -48,7 +48,7 @@ class Finding:
         name: Its name.
         purpose: What it is good for.
         state: ``"found"``, ``"missing"`` or ``"broken"`` (installed, but it does not load).
-        versions: Installed versions.
+        versions: Installed versions; of the native kernels, the instruction set in use.
         reason: Why not, when not found.
         hint: What to type then.
     """
@@ -178,9 +178,11 @@ def _kernels() -> Availability:
     from edgekit import kernels
 
     status = kernels.native_status()
-    if status.available:
-        return Availability("found", {"edgekit": __version__}, status.isa)
-    return Availability("missing", reason=status.reason, hint="pip install --force-reinstall edgekit")
+    if status.isa:
+        return Availability("found", {"instruction set": status.isa})
+    if status.isas:
+        return Availability("broken", reason=status.missing, hint="unset EDGEKIT_ISA")
+    return Availability("missing", reason=status.missing, hint="pip install --force-reinstall edgekit")
 
 
 def _python() -> Finding:

@@ -91,14 +91,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return output.interrupted(_INTERRUPTED, as_json="--json" in arguments)
     except Exception as error:  # noqa: BLE001 - this is where all errors end
+        called = [word for word in arguments if word in COMMANDS][:1]
         return output.fail(
-            _explain(error), as_json="--json" in arguments, with_traceback="--debug" in arguments
+            _explain(error),
+            help_line=" ".join(["edgekit", *called, "--help"]),
+            as_json="--json" in arguments,
+            with_traceback="--debug" in arguments,
         )
 
 
-def _call(arguments: list[str]) -> int:
+def _call(arguments: Sequence[str]) -> int:
     try:
-        with edgekit.make_context("edgekit", arguments) as ctx:
+        with edgekit.make_context("edgekit", list(arguments)) as ctx:
             code = edgekit.invoke(ctx)
             return code if isinstance(code, int) else 0
     except click.exceptions.Exit as done:

@@ -164,7 +164,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
             output.say(f"{title}:")
             for line in lines:
                 output.say(f"  {line}")
-    rows: output.Rows = [("backend", "", "")]
+    rows: output.Rows = [("backend", "verdict", "why")]
     for item in plan.backends:
         reason = f"{item.reason}{': ' + item.hint if item.hint else ''}"
         rows.append(

@@ -118,7 +118,10 @@ def given_or_generated(
         dims = parse_dims(text)
         if any(isinstance(length, Dim) for length in dims):
             raise UsageError(f"want one length an axis, got {text!r}", where="--shape")
-        wanted[name or specs[0].name] = tuple(length for length in dims if isinstance(length, int))
+        if not name and len(specs) > 1:
+            raise UsageError(f"which input has it? want NAME={text}", where=f"--shape {text}")
+        known = args.known_name("--shape", name or specs[0].name, [spec.name for spec in specs], kind="input")
+        wanted[known] = tuple(length for length in dims if isinstance(length, int))
     return Feeds(samples.generate_inputs(specs, shapes=wanted), "generated: seed 0")
 
 

@@ -95,11 +95,18 @@ def from_system(error: Exception) -> Exception:
     return error
 
 
-def fail(error: Exception, *, as_json: bool, with_traceback: bool) -> int:
-    """Print an error on stderr in three lines, with ``as_json`` also on stdout, and return its exit code."""
+def fail(error: Exception, *, help_line: str, as_json: bool, with_traceback: bool) -> int:
+    """Print an error on stderr in three lines and return its exit code.
+
+    Args:
+        error: The error.
+        help_line: The hint where the error has none.
+        as_json: Print it on stdout too, as a JSON document.
+        with_traceback: Print the traceback before.
+    """
     if with_traceback:
         note("".join(traceback.format_exception(error)).rstrip())
-    fields = _fields(error)
+    fields = _fields(error, help_line)
     first, *rest = str(fields["error"]).splitlines() or [""]
     _labelled("error:", f"{first} [{fields['id']}]")
     for line in rest:
@@ -125,11 +132,11 @@ def uses_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _fields(error: Exception) -> dict[str, Any]:
+def _fields(error: Exception, help_line: str) -> dict[str, Any]:
     if isinstance(error, EdgekitError):
         fields = dict(error.as_dict())
         fields["where"] = error.where or "edgekit"
-        fields["hint"] = error.hint or "edgekit --help"
+        fields["hint"] = error.hint or help_line
         return fields
     return {
         "id": InternalError.id,

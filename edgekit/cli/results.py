@@ -35,6 +35,7 @@ def places(manifest: Manifest, texts: Sequence[str], *, force: bool) -> dict[str
         found = {name: Path(texts[0]) / f"{name}.npy" for name in names}
     else:
         found = args.files_by_name("--output", texts, names, kind="result")
+    specs = {spec.name: spec for spec in manifest.results}
     for name, path in found.items():
         if not path.name.lower().endswith(_ENDINGS):
             raise UsageError(
@@ -42,6 +43,8 @@ def places(manifest: Manifest, texts: Sequence[str], *, force: bool) -> dict[str
                 where="--output",
                 hint=f"--output {name}={path.with_suffix('')}{_ENDINGS[0]}",
             )
+        if not is_plain(path):
+            _check_is_image(specs[name], path)
         atomic.check_writable(path, force=force)
     if len(set(found.values())) != len(found):
         raise UsageError("two results want the same file", where="--output")
@@ -70,14 +73,28 @@ def grid(
     return first
 
 
-def write(array: Array, spec: TensorSpec, path: Path, image: Volume | None, *, force: bool) -> None:
-    """Write one result, on the grid of ``image`` where it is an image.
+def write(array: Array, spec: TensorSpec, path: Path, image: Volume | None, *, force: bool) -> str:
+    """Write one result, as an image on the grid of ``image``; returns what a user wants to know of it.
 
     Raises:
         EdgekitError: The file cannot be written, or its format cannot hold the result.
     """
-    volume = Volume(array) if is_plain(path) else volumes.from_tensor(array, spec, image)
+    if is_plain(path):
+        volumes.write(path, Volume(array), force=force)
+        return ""
+    volume = volumes.from_tensor(array, spec, image)
     volumes.write(path, volume, force=force)
+    return "" if volume.affine is not None else f"{path}: its place in the patient is not known"
+
+
+def _check_is_image(spec: TensorSpec, path: Path) -> None:
+    lengths = dict(zip(spec.layout, spec.dims, strict=False))
+    if not lengths or lengths.get("N", 1) != 1 or lengths.get("C", 1) != 1:
+        raise UsageError(
+            f"result {spec} is not one image, and only images go into {path.name!r}",
+            where="--output",
+            hint=f"--output {spec.name}={spec.name}.npy",
+        )
 
 
 def _same_grid(first: Volume, second: Volume) -> bool:

@@ -66,11 +66,13 @@ def command(
             started = time.perf_counter()
             arrays = session.run(given.arrays, stages=stages)
             run_s = time.perf_counter() - started
+        notes = list(given.notes)
         for spec in manifest.results:
             if spec.name in places:
                 progress(f"write {places[spec.name]}")
-                results.write(arrays[spec.name], spec, places[spec.name], grid, force=force)
-    for text in given.notes:
+                note = results.write(arrays[spec.name], spec, places[spec.name], grid, force=force)
+                notes += [note] if note else []
+    for text in notes:
         output.note(f"note: {text}")
     described = [_describe(spec, arrays[spec.name], places) for spec in manifest.results]
     if as_json:
@@ -83,7 +85,7 @@ def command(
                 "run_s": run_s,
                 "load_s": session.load_s,
                 "stages_s": stages,
-                "notes": given.notes,
+                "notes": notes,
             },
         )
         return
