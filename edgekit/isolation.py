@@ -3,22 +3,30 @@
 Vendor libraries crash, hang and swallow memory while they compile. In a child that is an error with the
 end of the log; in the caller's process it would be the end of the session. Arguments and results are JSON
 and NumPy arrays in files, never pickles.
+
+Nothing outlives a call: the child and its own children are killed when the call ends, when it is
+interrupted, and (on Linux) when the calling process is killed. All files lie in one folder, which is the
+child's temporary folder as well; where a killed process could not remove it, the next call does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import faulthandler
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +37,22 @@ from edgekit.errors import EdgekitError, InternalError, LimitError
 from edgekit.spec import Array
 
 _POLL_S = 0.02
+_LOG_BYTES = 1 << 20
 _LOG_TAIL_LINES = 25
 _PR_SET_PDEATHSIG = 1
+_FOLDER_PREFIX = "edgekit-"
+_LOCK = "lock"
+
+# Isolated mode, so that no variable and no file in the working folder changes what is imported; then the
+# caller's own path.
+_BOOTSTRAP = """
+import json, sys
+with open(sys.argv[1], encoding="utf-8") as file:
+    request = json.load(file)
+sys.path[:] = request["path"]
+from edgekit.isolation import _main
+_main(request)
+"""
 
 
 @dataclass(frozen=True)
@@ -113,13 +135,19 @@ def run(
         LimitError: It ran out of time or memory.
         InternalError: The child could not be asked (a bug of ours).
     """
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        work = Path(folder)
-        _write_request(work, function, arguments, arrays or {}, files or {})
+    with _work_folder() as work:
+        try:
+            _write_request(work, function, arguments, arrays or {}, files or {})
+        except OSError as full:
+            raise LimitError(
+                f"{what}: cannot write temporary files: {full.strerror}",
+                where=str(work.parent),
+                hint="free some space, or set TMPDIR to a folder that has it",
+            ) from None
         started = time.perf_counter()
         code, peak_bytes, stopped = _supervise(work, limits, environment or {})
         elapsed_s = time.perf_counter() - started
-        log = (work / "log").read_text(errors="replace")
+        log = _read_log(work / "log")
         if stopped:
             raise LimitError(
                 f"{what} was stopped: {stopped}\n{_tail(log)}".rstrip(),
@@ -127,6 +155,28 @@ def run(
                 hint="raise the limit (--time-limit-s, --memory-limit-mib) or try another backend",
             )
         return _read_answer(work, code, log, elapsed_s, peak_bytes, what, error)
+
+
+@contextlib.contextmanager
+def _work_folder() -> Iterator[Path]:
+    """A private folder, removed at the end; those of processes that were killed are removed as well.
+
+    The owner of a folder holds a lock in it as long as it lives.
+    """
+    import fcntl
+
+    with tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX) as name:
+        work = Path(name)
+        with (work / f"{_LOCK}.new").open("wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            # Under this name no other process ever finds it without an owner.
+            (work / f"{_LOCK}.new").rename(work / _LOCK)
+            for other in work.parent.glob(f"{_FOLDER_PREFIX}*/{_LOCK}"):
+                with contextlib.suppress(OSError), other.open("rb") as others:
+                    fcntl.flock(others, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if other.parent.owner() == work.owner():
+                        shutil.rmtree(other.parent, ignore_errors=True)
+            yield work
 
 
 def _write_request(
@@ -137,40 +187,54 @@ def _write_request(
     _save_arrays(work / "in", arrays)
     for name, content in files.items():
         (work / "files" / name).write_bytes(content)
-    request = {"function": function, "arguments": arguments, "arrays": list(arrays), "path": sys.path}
-    (work / "request.json").write_text(json.dumps(request))
+    request = {
+        "function": function,
+        "arguments": arguments,
+        "arrays": list(arrays),
+        "path": [os.path.abspath(entry) for entry in sys.path],  # noqa: PTH100
+        "work": str(work),
+        "parent": os.getpid(),
+    }
+    try:
+        text = json.dumps(request)
+    except (TypeError, ValueError) as bug:
+        raise InternalError(f"arguments of {function} are not JSON: {bug}") from bug
+    (work / "request.json").write_text(text, encoding="utf-8")
 
 
 def _supervise(work: Path, limits: Limits, environment: Mapping[str, str]) -> tuple[int, int, str]:
     """Run the child to its end: (exit code, peak bytes, reason why it was stopped or '')."""
     with (work / "log").open("wb") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "edgekit.isolation", str(work)],
+            [sys.executable, "-I", "-c", _BOOTSTRAP, str(work / "request.json")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={**os.environ, **environment, "TMPDIR": str(work)},
+            # A group of its own, so that it can be killed with its children, and an interrupt is ours alone.
             start_new_session=True,
         )
-    deadline = time.monotonic() + limits.time_s
-    peak_bytes, stopped = 0, ""
     try:
-        while child.poll() is None:
-            peak_bytes = max(peak_bytes, _resident_bytes(child.pid))
-            if peak_bytes > limits.memory_bytes:
-                stopped = f"it used more than {limits.memory_bytes >> 20} MiB of memory"
-            elif time.monotonic() > deadline:
-                stopped = f"it took more than {limits.time_s:g} s"
-            if stopped:
-                break
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(_POLL_S)
+        return _watch(child, limits)
     finally:
         # Also reached by an interrupt: nothing of the child outlives this call.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
-    return child.returncode, peak_bytes, stopped
+
+
+def _watch(child: subprocess.Popen[bytes], limits: Limits) -> tuple[int, int, str]:
+    deadline = time.monotonic() + limits.time_s
+    peak_bytes = 0
+    while child.poll() is None:
+        peak_bytes = max(peak_bytes, _resident_bytes(child.pid))
+        if peak_bytes > limits.memory_bytes:
+            return 0, peak_bytes, f"it used more than {limits.memory_bytes >> 20} MiB of memory"
+        if time.monotonic() > deadline:
+            return 0, peak_bytes, f"it took more than {limits.time_s:g} s"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_POLL_S)
+    return child.returncode, peak_bytes, ""
 
 
 def _resident_bytes(pid: int) -> int:
@@ -194,9 +258,8 @@ def _read_answer(
 ) -> Outcome:
     path = work / "answer.json"
     if not path.exists():
-        name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise error(f"{what} ended abnormally ({name})\n{_tail(log)}".rstrip(), where=what)
-    answer = json.loads(path.read_text())
+        raise _abnormal(code, log, what, error)
+    answer = json.loads(path.read_text(encoding="utf-8"))
     if "bug" in answer:
         raise InternalError(f"{what}: {answer['bug']}\n{_tail(log)}")
     if "error" in answer:
@@ -208,8 +271,27 @@ def _read_answer(
         files={p.name: p.read_bytes() for p in sorted((work / "out").iterdir())},
         log=log,
         elapsed_s=elapsed_s,
-        peak_bytes=peak_bytes,
+        peak_bytes=max(peak_bytes, answer["peak_bytes"]),
     )
+
+
+def _abnormal(code: int, log: str, what: str, error: type[EdgekitError]) -> EdgekitError:
+    """The error for a child that ended without an answer."""
+    if code == -signal.SIGKILL:
+        return LimitError(
+            f"{what} was killed by the system, most likely because memory ran out\n{_tail(log)}".rstrip(),
+            where=what,
+            hint="close other programs, or set a lower --memory-limit-mib to see the limit by name",
+        )
+    name = signal.strsignal(-code) if code < 0 else f"exit code {code}"
+    return error(f"{what} ended abnormally ({name})\n{_tail(log)}".rstrip(), where=what)
+
+
+def _read_log(path: Path) -> str:
+    """The end of what the child printed; a library may print without end."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LOG_BYTES))
+        return file.read().decode(errors="replace")
 
 
 def _tail(log: str) -> str:
@@ -227,14 +309,38 @@ def _load_arrays(folder: Path, names: list[str]) -> dict[str, Array]:
     return {name: np.load(folder / f"{i}.npy", allow_pickle=False) for i, name in enumerate(names)}
 
 
-def _main(work: Path) -> None:
+def _peak_bytes() -> int:
+    """Largest resident memory of this process; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def _main(request: dict[str, Any]) -> None:
     """The child's side."""
     with contextlib.suppress(OSError, AttributeError):  # Linux only: die with the parent, even on kill -9
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    request = json.loads((work / "request.json").read_text())
-    answer: dict[str, Any] = {}
+        if os.getppid() != request["parent"]:
+            os._exit(1)
+    _no_core_file()
+    faulthandler.enable()
+    answer = _answer(request)
+    work = Path(request["work"])
+    temporary = work / "answer.tmp"
+    temporary.write_text(json.dumps({**answer, "peak_bytes": _peak_bytes()}), encoding="utf-8")
+    temporary.rename(work / "answer.json")
+    # A vendor's library may crash while it unloads; the answer is complete, so leave at once.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    work = Path(request["work"])
+    module, _, attribute = request["function"].partition(":")
     try:
-        module, _, attribute = request["function"].partition(":")
         value, arrays = getattr(importlib.import_module(module), attribute)(
             Request(
                 arguments=request["arguments"],
@@ -244,24 +350,22 @@ def _main(work: Path) -> None:
             )
         )
         _save_arrays(work / "answer", arrays)
-        answer = {"value": value, "arrays": list(arrays)}
+        json.dumps(value)
     except EdgekitError as refused:
-        answer = {"error": refused.as_dict()}
+        return {"error": refused.as_dict()}
     except MemoryError:
-        answer = {"error": LimitError("out of memory").as_dict()}
-    except Exception as bug:
-        import traceback
-
+        return {"error": LimitError("out of memory").as_dict()}
+    except Exception as bug:  # noqa: BLE001 - the parent raises it
+        if isinstance(bug, OSError) and bug.errno in (errno.ENOSPC, errno.EDQUOT):
+            return {"error": LimitError(f"cannot write temporary files: {bug.strerror}").as_dict()}
         traceback.print_exc()
-        answer = {"bug": f"{type(bug).__name__}: {bug}"}
-    temporary = work / "answer.tmp"
-    temporary.write_text(json.dumps(answer))
-    temporary.rename(work / "answer.json")
-    # A vendor's library may crash while it unloads; the answer is complete, so leave at once.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+        return {"bug": f"{type(bug).__name__}: {bug}"}
+    return {"value": value, "arrays": list(arrays)}
 
 
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+def _no_core_file() -> None:
+    """A crash is expected here, and its core file would be as large as the memory."""
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
