@@ -1,0 +1,229 @@
+"""Trains a model of the zoo on synthetic data.
+
+    python -m edgekit.zoo.train register3d --out weights.safetensors
+
+The schedule is a time budget: learning rate and stopping follow the elapsed share of ``--minutes``. The
+weights written are the exponential moving average over the steps, as float16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Generator, Tensor, nn
+
+from edgekit.zoo import denoise2d, register3d, synthetic
+
+REPORT_EVERY = 100
+CHECKPOINT_EVERY_S = 240.0
+
+
+Loss = Callable[[nn.Module, float], Tensor]
+"""Loss of a model over fresh data, at a progress from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one model is trained: its constructor, one loss over fresh data, and the optimiser's peak rate."""
+
+    build: Callable[[], nn.Module]
+    losses: Callable[[Generator, bool], Loss]
+    learning_rate: float
+    summary: str
+
+
+class Pool:
+    """Generated samples, each drawn a few times before a fresh one takes its place."""
+
+    def __init__(
+        self, generate: Callable[[], tuple[Tensor, ...]], size: int, reuse: int, rng: Generator
+    ) -> None:
+        self._generate, self._size, self._reuse, self._rng = generate, size, reuse, rng
+        self._samples: list[tuple[Tensor, ...]] = []
+        self._drawn = 0
+
+    def draw(self) -> tuple[Tensor, ...]:
+        """A random sample; generates a new one every ``reuse`` draws."""
+        if self._drawn % self._reuse == 0:
+            sample = self._generate()
+            if len(self._samples) < self._size:
+                self._samples.append(sample)
+            else:
+                self._samples[synthetic.choice(self._rng, 0, self._size)] = sample
+        self._drawn += 1
+        return self._samples[synthetic.choice(self._rng, 0, len(self._samples))]
+
+
+def register3d_losses(rng: Generator, bf16: bool) -> Loss:
+    """Distance to the known velocity at three resolutions, and between the gradients at the finest.
+
+    Same contrast and clean images come first, the rest fades in over half of the training: from the start,
+    different contrasts keep the network from finding out what its cost volume means.
+    """
+    sides = (48, 48, 64, 80)
+    difficulty = 0.0
+
+    def generate() -> tuple[Tensor, ...]:
+        shape = [sides[synthetic.choice(rng, 0, len(sides))] for _ in range(3)]
+        return synthetic.registration_case(rng, shape, difficulty)
+
+    pool = Pool(generate, size=160, reuse=4, rng=rng)
+
+    def loss(model: nn.Module, progress: float) -> Tensor:
+        nonlocal difficulty
+        difficulty = min(1.0, 2 * progress)
+        moving, fixed, velocity, body = (t[None] for t in synthetic.random_pose(rng, *pool.draw()))
+        network = model.get_submodule("network")
+        assert isinstance(network, register3d.VelocityNet)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            levels = network.pyramid(register3d.unit_range(moving), register3d.unit_range(fixed))
+        known = F.avg_pool3d(velocity, 2)
+        body = F.avg_pool3d(body.float(), 2) + 0.03
+        total = torch.zeros(())
+        for found, factor, share in zip(levels, (4, 2, 1), (0.3, 0.3, 1.0), strict=True):
+            error = 2 * found.float() - F.avg_pool3d(known, factor)
+            weight = F.avg_pool3d(body, factor)
+            weight = weight / weight.mean()
+            total = total + share * (weight * (error.square().sum(1, keepdim=True) + 1e-4).sqrt()).mean()
+        for axis in (2, 3, 4):
+            total = (
+                total + (error.diff(dim=axis).abs() * weight.narrow(axis, 1, error.shape[axis] - 1)).mean()
+            )
+        # Large displacements would drown small ones.
+        return total / (0.5 + torch.linalg.vector_norm(known, dim=1).mean())
+
+    return loss
+
+
+def denoise2d_losses(rng: Generator, bf16: bool) -> Loss:
+    """Mean logarithm of each image's squared error, that is, its PSNR; noise from 0 to 20 % of the range."""
+    side, batch = 128, 8
+    pool = Pool(lambda: (synthetic.clean_picture(rng, (176, 176)),), size=600, reuse=3, rng=rng)
+
+    def crop() -> tuple[Tensor, Tensor]:
+        (picture,) = pool.draw()
+        top, left = (synthetic.choice(rng, 0, picture.shape[axis] - side + 1) for axis in (1, 2))
+        clean = picture[:, top : top + side, left : left + side].rot90(synthetic.choice(rng, 0, 4), (1, 2))
+        clean = clean + synthetic.uniform(rng, 0, 0.1)
+        rician = synthetic.choice(rng, 0, 3) == 0
+        noisy = synthetic.add_noise(rng, clean, synthetic.uniform(rng, 0, 0.2), rician)
+        if synthetic.uniform(rng, 0, 1) < 0.15:
+            noisy = noisy.clamp(float(clean.min()), float(clean.max()))
+        return clean, noisy
+
+    def loss(model: nn.Module, progress: float) -> Tensor:
+        clean, noisy = (torch.stack(part) for part in zip(*(crop() for _ in range(batch)), strict=True))
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            denoised = model(noisy)
+        error = (denoised.float() - clean).square().mean(dim=(1, 2, 3))
+        return torch.log10(error + 1e-6).mean()
+
+    return loss
+
+
+RECIPES = {
+    "denoise2d": Recipe(
+        denoise2d.build,
+        denoise2d_losses,
+        1e-3,
+        "dead leaves, regions, curves, textures, speckle; Gaussian and Rician noise; mean PSNR; Adam, cosine",
+    ),
+    "register3d": Recipe(
+        register3d.build,
+        register3d_losses,
+        1e-3,
+        "random anatomy, contrasts and velocities; distance to the velocity and its gradient; Adam, cosine",
+    ),
+}
+
+
+def train(
+    recipe: Recipe, minutes: float, seed: int, bf16: bool, keep: Callable[[nn.Module, int], None]
+) -> None:
+    """Trains for ``minutes``; calls ``keep(averaged_model, steps)`` every few minutes and at the end."""
+    torch.manual_seed(seed)
+    model = recipe.build().train()
+    average = copy.deepcopy(model).eval()
+    loss_of = recipe.losses(torch.Generator().manual_seed(seed), bf16)
+    optimiser = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+    start = kept = time.monotonic()
+    recent: list[float] = []
+    step = 0
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        warm_up = min(1.0, (step + 1) / 200)
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.learning_rate * warm_up * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
+        loss = loss_of(model, share)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        step += 1
+        _average_into(average, model, min(0.998, step / (step + 10)))
+        recent.append(float(loss.detach()))
+        if step % REPORT_EVERY == 0:
+            mean = sum(recent) / len(recent)
+            print(f"step {step:6d}  minute {share * minutes:6.2f}  loss {mean:.4f}", flush=True)
+            recent.clear()
+        if time.monotonic() - kept > CHECKPOINT_EVERY_S:
+            keep(average, step)
+            kept = time.monotonic()
+    keep(average, step)
+
+
+def _average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(new, 1 - decay)
+
+
+def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Writes the parameters as float16 safetensors; the file appears whole or not at all."""
+    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    partial.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line of the trainer."""
+    parser = argparse.ArgumentParser(prog="python -m edgekit.zoo.train", description=__doc__)
+    parser.add_argument("model", choices=sorted(RECIPES))
+    parser.add_argument("--out", type=Path, required=True, help="the .safetensors file to write")
+    parser.add_argument("--minutes", type=float, default=50.0, help="wall-clock budget")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--bf16", action="store_true", help="bfloat16 convolutions; pays off on CPUs with AMX"
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.model]
+
+    def keep(model: nn.Module, steps: int) -> None:
+        metadata = {
+            "model": options.model,
+            "recipe": recipe.summary,
+            "seed": str(options.seed),
+            "minutes": str(options.minutes),
+            "threads": str(options.threads),
+            "bf16": str(options.bf16),
+            "steps": str(steps),
+        }
+        save_weights(model, options.out, metadata)
+        print(f"wrote {options.out} after {steps} steps", flush=True)
+
+    train(recipe, options.minutes, options.seed, options.bf16, keep)
+
+
+if __name__ == "__main__":
+    main()
