@@ -7,7 +7,6 @@ A registry maps a name to ``"module:attribute"``. Listing names imports nothing,
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,6 +85,8 @@ class Requirement:
 
     def version(self) -> str | None:
         """The installed version, read from metadata without importing, or ``None``."""
+        import importlib.metadata  # a third of the time that --help takes, which needs no version
+
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
