@@ -7,9 +7,13 @@ table stands in :mod:`edgekit.errors`).
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 import click
 
@@ -80,8 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "_EDGEKIT_COMPLETE" in os.environ:
         edgekit.main(prog_name="edgekit")  # the shell asks for completions; click answers and exits
+    interrupts: list[int] = []
     try:
-        code = _call(arguments)
+        with _noting_interrupts(interrupts):
+            code = _call(arguments)
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -91,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         return output.interrupted(_INTERRUPTED, as_json="--json" in arguments)
     except Exception as error:  # noqa: BLE001 - this is where all errors end
+        if interrupts:
+            return output.interrupted(_INTERRUPTED, as_json="--json" in arguments)
         called = [word for word in arguments if word in COMMANDS][:1]
         return output.fail(
             _explain(error),
@@ -98,6 +106,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             as_json="--json" in arguments,
             with_traceback="--debug" in arguments,
         )
+
+
+@contextlib.contextmanager
+def _noting_interrupts(interrupts: list[int]) -> Iterator[None]:
+    """Note Ctrl-C: native code that is interrupted while it loads raises errors of its own."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _call(arguments: Sequence[str]) -> int:

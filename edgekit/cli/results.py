@@ -59,10 +59,10 @@ def grid(
     Raises:
         UsageError: It is not clear which of several images it is.
     """
-    if all(is_plain(path) for path in files.values()):
-        return None
     if grid_of is not None:
         return images[args.known_name("--grid-of", grid_of, list(images), kind="input")]
+    if all(is_plain(path) for path in files.values()):
+        return None
     first, *others = images.values()
     if any(not _same_grid(first, other) for other in others):
         raise UsageError(

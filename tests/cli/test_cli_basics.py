@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -194,6 +195,22 @@ def test_an_interrupt(
     printed = capsys.readouterr()
     assert printed.err == "interrupted\n"
     assert json.loads(printed.out)["error"]["exit_code"] == 130 if as_json else printed.out == ""
+
+
+def test_an_interrupt_that_native_code_swallows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(name: str) -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(targets, "find", load)
+    before = signal.getsignal(signal.SIGINT)
+    assert main(["targets", "x"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_usage_error_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
