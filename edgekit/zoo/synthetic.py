@@ -102,7 +102,7 @@ def smooth_velocity(rng: Generator, shape: Sequence[int]) -> Tensor:
         velocity = velocity + spline_noise(rng, 3, shape, spacing / 2) * uniform(rng, 0, 0.3)
     # Steeper fields than this fold once they are sampled on voxels.
     mean_length = uniform(rng, 0.2, min(3.0, 0.22 * spacing))
-    return velocity * (mean_length / torch.linalg.vector_norm(velocity, dim=0).mean())
+    return velocity * mean_length / velocity.square().sum(0).sqrt().mean()
 
 
 def contrast(rng: Generator, labels: Tensor) -> Tensor:
@@ -193,7 +193,7 @@ def clean_picture(rng: Generator, shape: Sequence[int]) -> Tensor:
 def _stretch(rng: Generator, image: Tensor) -> Tensor:
     """Scales to [0, 1] after cutting off up to 3 % at either end, so flat saturated areas occur."""
     cuts = torch.tensor([uniform(rng, 0, 0.03) ** 1.5, 1 - uniform(rng, 0, 0.03) ** 1.5])
-    low, high = torch.quantile(image.flatten(), cuts)
+    low, high = torch.quantile(image.flatten(), cuts).unbind()
     return ((image - low) / (high - low).clamp(min=1e-3)).clamp(0, 1)
 
 
@@ -244,7 +244,7 @@ def _curves(rng: Generator, shape: Sequence[int]) -> Tensor:
     """Thin curved lines [1, H, W]: the zero set of a smooth field, drawn some width wide, inside a patch."""
     field = spline_noise(rng, 1, shape, uniform(rng, 8, 50))
     slope = torch.linalg.vector_norm(torch.stack(torch.gradient(field, dim=(1, 2))), dim=0).clamp(min=1e-3)
-    return ((field.abs() / slope) < uniform(rng, 0.4, 2.5)).float() * _patch(rng, shape)
+    return torch.lt(field.abs() / slope, uniform(rng, 0.4, 2.5)).float() * _patch(rng, shape)
 
 
 def _speckle(rng: Generator, image: Tensor) -> Tensor:
