@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -55,6 +56,19 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """Puts the folder ``targets/`` into the package, where an installed edgekit looks for it."""
+
+    def run(self) -> None:
+        """Builds as usual, then copies; an editable install reads the checkout's own folder."""
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib, "edgekit", "_targets")
+            self.mkpath(str(folder))
+            for path in sorted((HERE / "targets").glob("*.toml")):
+                self.copy_file(str(path), str(folder / path.name))
+
+
 sources = sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.cpp"))
 extension = Pybind11Extension(
     "edgekit._C",
@@ -66,4 +80,4 @@ extension = Pybind11Extension(
     cxx_std=17,
 )
 
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExt})
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExt, "build_py": BuildPy})
