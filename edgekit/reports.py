@@ -150,8 +150,7 @@ class LatencyReport:
 def nearest_rank(samples: Iterable[float], percent: float) -> float:
     """The sample below which ``percent`` of all lie: the one of rank ⌈percent / 100 · n⌉."""
     ordered = sorted(samples)
-    # 99.9 / 100 · 1000 is not exactly 999 in binary; the small term keeps the rank right.
-    return ordered[max(0, math.ceil(percent * len(ordered) / 100 - 1e-9) - 1)]
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)]
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,15 @@ def test_quota_of_a_container(text: str, processors: float | None) -> None:
     assert machine.cpu_quota(text) == processors
 
 
+def test_a_quota_limits_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = machine.usable_cores()
+    monkeypatch.setattr(machine, "_read", lambda path: "50000 100000" if path.name == "cpu.max" else "")
+    assert machine.usable_cores() == 1
+    old = {"cpu.cfs_quota_us": "150000\n", "cpu.cfs_period_us": "100000\n"}
+    monkeypatch.setattr(machine, "_read", lambda path: old.get(path.name, ""))
+    assert machine.usable_cores() == min(2, free)
+
+
 def test_the_record_of_this_machine_is_complete_and_survives_json() -> None:
     record = machine.record(["numpy", "no-such-distribution"])
     assert record.cpu and record.system and record.cores >= 1 and record.memory_bytes > 1 << 26

@@ -215,6 +215,7 @@ def report_of(samples_s: tuple[float, ...], **changes: object) -> LatencyReport:
 def test_percentiles_are_samples_by_nearest_rank() -> None:
     thousand = [float(k) for k in range(1, 1001)]
     assert [nearest_rank(thousand, p) for p in (0, 50, 90, 99, 99.9, 100)] == [1, 500, 900, 990, 999, 1000]
+    assert nearest_rank(range(1, 2001), 99.9) == 1998, "not one more for rounding"
     assert nearest_rank([3.0, 1.0, 2.0], 50) == 2.0
     assert nearest_rank([7.0], 99.9) == 7.0
     assert report_of(tuple(thousand)).jitter_s == 500

@@ -146,6 +146,13 @@ def test_a_slice_without_place_or_thickness_says_so(tmp_path: Path) -> None:
     assert volumes.read(tmp_path / "a.dcm").spacing_mm_zyx is None
 
 
+def test_pixel_spacing_is_that_of_rows_then_columns(tmp_path: Path) -> None:
+    write_slice(tmp_path / "a.dcm", PixelSpacing=[0.5, 0.75])
+    assert volumes.read(tmp_path / "a.dcm").spacing_mm_zyx == pytest.approx((5.0, 0.5, 0.75))
+    write_slice(tmp_path / "a.dcm", PixelSpacing=[0.5, 0.75], ImagePositionPatient=None)
+    assert volumes.read(tmp_path / "a.dcm").spacing_mm_zyx == pytest.approx((5.0, 0.5, 0.75))
+
+
 def test_a_file_without_an_ending_is_known_by_its_content(tmp_path: Path) -> None:
     write_slice(tmp_path / "IM0001")
     assert volumes.read(tmp_path / "IM0001").modality == "CT"

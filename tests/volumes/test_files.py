@@ -77,6 +77,7 @@ def test_the_same_image_gives_the_same_bytes(tmp_path: Path) -> None:
     for path in (first, second):
         volumes.write(path, Volume(GRID, (1.0, 1.0, 1.0), "RAS"))
     assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes()[4:8] == bytes(4), "no time in the compressed file"
 
 
 def test_masks_and_half_precision_become_types_of_the_format(tmp_path: Path) -> None:
