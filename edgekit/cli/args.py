@@ -17,13 +17,14 @@ def command(name: str) -> Callable[[Function], click.Command]:
     """A command with the options that every command has: ``--json``, ``--debug``, ``-h``."""
 
     def decorate(function: Function) -> click.Command:
-        function = click.option(
-            "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error."
-        )(function)
-        function = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")(
-            function
-        )
-        return click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)
+        made = click.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)
+        made.params += [
+            click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON document on stdout."),
+            click.Option(
+                ["--debug"], is_flag=True, expose_value=False, help="Show the traceback of an error."
+            ),
+        ]
+        return made
 
     return decorate
 
@@ -40,14 +41,12 @@ def threads_option(function: Function) -> Function:
     )(function)
 
 
-def inputs_option(text: str) -> Callable[[Function], Function]:
+def inputs_option(text: str, metavar: str = "[NAME=]FILE") -> Callable[[Function], Function]:
     """Repeatable ``--input [NAME=]FILE``."""
     return click.option(
-        "-i",
-        "--input",
-        "inputs",
+        *("-i", "--input", "inputs"),
         multiple=True,
-        metavar="[NAME=]FILE",
+        metavar=metavar,
         help=text,
         shell_complete=_complete_files,
     )

@@ -43,7 +43,7 @@ _MIB = 1 << 20
     metavar="NAME",
     help="auto measures all and keeps the fastest.",
 )
-@args.inputs_option("Image or array to verify and measure with; generated ones otherwise.")
+@args.inputs_option("Image or array to verify and measure with; generated ones otherwise.", "NAME=FILE")
 @click.option(
     "--max-abs-error",
     type=click.FloatRange(0),

@@ -15,8 +15,9 @@ import sample_bundles
 from sample_bundles import StubBackend, stub  # noqa: F401 - a fixture
 
 from edgekit import bundle as bundles
-from edgekit import target, volumes
+from edgekit import demo, target, volumes
 from edgekit.cli import main
+from edgekit.reports import Candidate
 from edgekit.spec import TensorSpec
 from edgekit.volumes import Volume
 
@@ -416,3 +417,38 @@ def test_a_full_disk(bundle: Path, image: Path, tmp_path: Path, capsys: pytest.C
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert code == 6 and json.loads(out)["error"]["class"] == "LimitError" and "df -h" in err
     assert sorted(tmp_path.iterdir()) == before
+
+
+# --- demo ---
+
+
+def test_demo_shows_every_figure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = demo.DemoReport(
+        registration=demo.RegistrationFigures(3.5, 1.25, {"grey matter": 0.5}, {"grey matter": 0.75}, 0.0004),
+        denoising=(
+            demo.DenoisingFigures(
+                "CT slice", 12.0, {"noisy": 20.0, "edgekit": 26.5}, {"noisy": 0.25, "edgekit": 0.875}
+            ),
+        ),
+        bundles=(
+            demo.Compiled(
+                str(tmp_path / "denoise2d.ekb"),
+                (
+                    Candidate("openvino", "chosen", "", 0.0125, 0.02, 9, 120.0, 1.0, 10),
+                    Candidate("tvm", "refused", "no such operator"),
+                ),
+                None,
+            ),
+        ),
+        files=("demo-output/ct.png",),
+    )
+    monkeypatch.setattr(demo, "run", lambda folder, on_event: (on_event("register"), report)[1])
+    code, out, err = call(capsys, "demo", "-o", tmp_path)
+    assert code == 0 and err == "register …\n"
+    for text in ("3.50", "1.25", "0.500", "0.750", "0.040 %", "26.50 dB", "0.875", "12.5 ms", "120 dB"):
+        assert text in out
+    assert "refused: no such operator" in out and "wrote demo-output/ct.png" in out
+    data = document(capsys, "demo", "-o", tmp_path)["report"]
+    assert data["registration"]["field_error_after_mm"] == 1.25
