@@ -33,7 +33,7 @@ def read(path: Path, *, max_bytes: int = MAX_BYTES) -> Volume:
     if not path.exists():
         raise InputError("no such file", where=str(path), hint=f"ls {path.parent}")
     if path.is_dir():
-        return dicom.read_series(path, max_bytes)
+        return dicom.read(path, max_bytes)
     name = path.name.lower()
     if name.endswith(".npy"):
         return arrays.read(path, max_bytes)

@@ -5,10 +5,13 @@ DICOM's patient axes point left, posterior and superior; ours right, anterior an
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import warnings
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +47,35 @@ def is_dicom(path: Path) -> bool:
 
 
 def read(path: Path, max_bytes: int) -> Volume:
-    """Read one DICOM file: ``[y, x]``, or ``[frame, y, x]`` where it holds several frames.
+    """Read one DICOM file, or the slices of one series in a folder.
 
-    Values are those of the modality (rescale slope and intercept applied, Hounsfield for CT). A picture whose
-    low values are bright (MONOCHROME1) is inverted, colour becomes luma; both stand in ``notes``.
+    A file is ``[y, x]``, or ``[frame, y, x]`` where it holds several frames; a folder is ``[z, y, x]`` in the
+    order of the slices' positions along their normal. Values are those of the modality (rescale slope and
+    intercept applied, Hounsfield for CT). A picture whose low values are bright (MONOCHROME1) is inverted,
+    colour becomes luma; both stand in ``notes``, and so does what pydicom warns of.
 
     Raises:
-        InputError: Not an image, damaged, too large, or without a clear meaning.
+        InputError: Not an image, damaged, too large, or without a clear meaning; of a folder also several
+            series, slices that differ in grid or direction, two at one position, or one missing between
+            others. The files are named.
         UnavailableError: pydicom, or the codec of a compressed file, is missing.
     """
+    with _remarks() as remarks:
+        volume = _read_series(path, max_bytes) if path.is_dir() else _read_file(path, max_bytes)
+    return replace(volume, notes=(*volume.notes, *remarks))
+
+
+@contextlib.contextmanager
+def _remarks() -> Iterator[list[str]]:
+    """What pydicom warns of inside, in the list when it ends."""
+    found: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield found
+    found += dict.fromkeys(f"pydicom: {warning.message}" for warning in caught)
+
+
+def _read_file(path: Path, max_bytes: int) -> Volume:
     header = _read_header(path, max_bytes)
     pixels, notes = _read_pixels(path)
     affine = None
@@ -76,18 +99,11 @@ def read(path: Path, max_bytes: int) -> Volume:
     )
 
 
-def read_series(folder: Path, max_bytes: int) -> Volume:
-    """Read the slices of one series as ``[z, y, x]``, in the order of their positions along the normal.
-
-    Raises:
-        InputError: No DICOM files, several series, slices that differ in grid or direction, two at one
-            position, or one missing between others; the files are named.
-        UnavailableError: pydicom, or the codec of a compressed file, is missing.
-    """
+def _read_series(folder: Path, max_bytes: int) -> Volume:
     PYDICOM.load()
     files = sorted(path for path in folder.iterdir() if path.is_file())
     slices = [path for path in files if is_dicom(path) and path.name != "DICOMDIR"]
-    passed_over = [path.name for path in files if path not in set(slices)]
+    passed_over = sorted({path.name for path in files} - {path.name for path in slices})
     if not slices:
         raise InputError(
             "the folder holds no DICOM files",
@@ -99,12 +115,13 @@ def read_series(folder: Path, max_bytes: int) -> Volume:
     headers = {path: _read_header(path, max_bytes // len(slices)) for path in slices}
     _require_one_series(folder, headers)
     ordered = _in_order(folder, [_Slice.of(path, header) for path, header in headers.items()])
-    pixels, notes = [], dict[str, None]()
-    for slice_ in ordered:
+    pixels = np.empty((len(ordered), *ordered[0].shape), np.float32)
+    notes = dict[str, None]()
+    for index, slice_ in enumerate(ordered):
         picture, remarks = _read_pixels(slice_.path)
-        if picture.shape != ordered[0].shape:
+        if picture.shape != slice_.shape:
             raise InputError("want one frame in each file of a series", where=str(slice_.path))
-        pixels.append(picture)
+        pixels[index] = picture
         notes |= dict.fromkeys(remarks)
     if passed_over:
         notes[f"{len(passed_over)} files are no DICOM images: {_list(passed_over)}"] = None
@@ -117,7 +134,7 @@ def read_series(folder: Path, max_bytes: int) -> Volume:
         step = first.normal * thickness_mm
     header = headers[first.path]
     return Volume(
-        np.stack(pixels),
+        pixels,
         affine=_affine(first, step),
         modality=str(header.get("Modality", "")),
         frame_of_reference=str(header.get("FrameOfReferenceUID", "")),

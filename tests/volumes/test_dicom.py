@@ -153,6 +153,15 @@ def test_pixel_spacing_is_that_of_rows_then_columns(tmp_path: Path) -> None:
     assert volumes.read(tmp_path / "a.dcm").spacing_mm_zyx == pytest.approx((5.0, 0.5, 0.75))
 
 
+def test_what_pydicom_warns_of_becomes_a_note(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    content = example("CT_small.dcm").read_bytes()
+    uid = str(pydicom.dcmread(example("CT_small.dcm")).FrameOfReferenceUID).encode()
+    (tmp_path / "a.dcm").write_bytes(content.replace(uid, b"x" + uid[1:]))
+    volume = volumes.read(tmp_path / "a.dcm")
+    assert any("Invalid value for VR UI" in note for note in volume.notes)
+    assert len(recwarn) == 0
+
+
 def test_a_file_without_an_ending_is_known_by_its_content(tmp_path: Path) -> None:
     write_slice(tmp_path / "IM0001")
     assert volumes.read(tmp_path / "IM0001").modality == "CT"
