@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal, node_names
 from edgekit.errors import SessionError
 from edgekit.graph.graph import Graph
 from edgekit.registry import Requirement
@@ -22,6 +22,27 @@ _PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS = 3
 
 
+# Operators of image networks that its CPU provider has in float32 and not in float64 (tried on 1.32).
+_NO_FLOAT64 = frozenset(
+    {
+        "AveragePool",
+        "Conv",
+        "ConvTranspose",
+        "Elu",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "HardSigmoid",
+        "HardSwish",
+        "InstanceNormalization",
+        "LRN",
+        "Mish",
+        "Resize",
+        "Selu",
+        "Softplus",
+    }
+)
+
+
 class OnnxRuntime(Backend):
     """ONNX Runtime with its CPU provider and no other."""
 
@@ -31,7 +52,18 @@ class OnnxRuntime(Backend):
     domains = frozenset({"", "ai.onnx.ml", "com.microsoft"})
 
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
-        return []
+        import onnx_ir as ir
+
+        double = [
+            node
+            for node in graph.model.graph.all_nodes()
+            if node.op_type in _NO_FLOAT64
+            and node.inputs[0] is not None
+            and node.inputs[0].dtype == ir.DataType.DOUBLE
+        ]
+        if not double:
+            return []
+        return [Refusal("operators in float64", node_names(double), "export the model in float32")]
 
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
         (out / _FILE).write_bytes(model.read_bytes())

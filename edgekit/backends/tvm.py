@@ -7,7 +7,10 @@ architecture and needs only TVM's runtime.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.util
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -90,12 +93,17 @@ class Tvm(Backend):
         return reasons + _operator_refusals(graph, target)
 
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
+        import onnx_ir as ir
+        import tvm
+        from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
         with _torch_hidden():
-            import onnx
-            import tvm
             from tvm.relax.frontend.onnx import from_onnx
 
-            module = from_onnx(onnx.load(model))
+            network = ir.load(model)
+            # The importer reads no Constant that is a plain number or a list of numbers.
+            LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
+            module = from_onnx(ir.to_proto(network))
             kind: dict[str, Any] = {"kind": "llvm"}
             if info.options["mcpu"]:
                 kind["mcpu"] = info.options["mcpu"]
@@ -172,12 +180,18 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
     nodes = list(graph.model.graph.all_nodes())
     way_out = f"--backend {_another(target)}"
     reasons = []
-    indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1 and n.outputs[1].uses()]
+    known = _importable()
+    unknown = [n for n in nodes if known and n.op_type not in known]
+    if unknown:
+        reasons.append(Refusal("operators that its importer does not know", node_names(unknown), way_out))
+    indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1]
     if indexed:
         reasons.append(Refusal("MaxPool with indices", node_names(indexed), way_out))
     padded = [n for n in nodes if n.op_type == "Pad" and _computed(n, 1)]
     if padded:
-        reasons.append(Refusal("Pad whose widths are computed while running", node_names(padded), way_out))
+        reasons.append(
+            Refusal("Pad with widths that are computed while running", node_names(padded), way_out)
+        )
     varying = any(not isinstance(length, int) for spec in graph.inputs for length in spec.dims[2:])
     resizing = [n for n in nodes if n.op_type in _RESIZING or _strided(n)]
     if varying and resizing:
@@ -191,13 +205,29 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
     return reasons
 
 
+@functools.cache
+def _importable() -> frozenset[str]:
+    """Operators in the table of TVM's ONNX importer; empty where it cannot be read.
+
+    It is read from the source text: importing the compiler would take a second and hundreds of megabytes.
+    """
+    found = importlib.util.find_spec("tvm")
+    if found is None or found.origin is None:
+        return frozenset()
+    source = Path(found.origin).parent / "relax" / "frontend" / "onnx" / "onnx_frontend.py"
+    if not source.is_file():
+        return frozenset()
+    _, _, table = source.read_text(encoding="utf-8").partition("def _get_convert_map(")
+    return frozenset(re.findall(r'^ {8}"(\w+)": ', table.partition("\nclass ")[0], re.MULTILINE))
+
+
 def _computed(node: Any, index: int) -> bool:
-    return (
-        len(node.inputs) > index
-        and node.inputs[index] is not None
-        and node.inputs[index].const_value is None
-        and (node.inputs[index].producer() is None or node.inputs[index].producer().op_type != "Constant")
-    )
+    """Whether an input is neither a weight nor a Constant."""
+    value = node.inputs[index] if len(node.inputs) > index else None
+    if value is None or value.const_value is not None:
+        return False
+    producer = value.producer()
+    return producer is None or producer.op_type != "Constant"
 
 
 def _strided(node: Any) -> bool:
