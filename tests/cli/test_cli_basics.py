@@ -314,6 +314,7 @@ def test_a_terminal_without_unicode(tmp_path: Path) -> None:
     ("value", "text"),
     [
         (12.34, "12.3 s"),
+        (1.0, "1 s"),
         (1.5, "1.5 s"),
         (0.0123, "12.3 ms"),
         (0.0009, "900 µs"),
