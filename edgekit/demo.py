@@ -6,6 +6,7 @@ Needs no download. The images ship inside dependencies: the MNI152 T1 template w
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,17 +23,19 @@ from edgekit.reports import Candidate, LatencyReport
 from edgekit.zoo import MODELS
 
 Image = npt.NDArray[np.float32]
+_Pictures = dict[str, dict[str, Image]]  # file name -> caption -> grey image
 
 _NILEARN = Requirement("nilearn", "nilearn", "demo")
 _SKIMAGE = Requirement("skimage", "scikit-image", "demo")
 _PILLOW = Requirement("PIL", "pillow", "demo")
 _SCIPY = Requirement("scipy", "scipy", "demo")
 
-_SPACING_MM = 2.0
+_SPACING_MM = 2
 _GRID_ZYX = (96, 112, 96)
 _FIELD_SIGMA_VOX = 7.0
 _FIELD_MEAN_MM = 3.5
 _NOISE_SHARE = 0.10
+_GAP, _CAPTION = 4, 22  # pixels
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def _registration_case() -> _RegistrationCase:
         "white matter": _on_grid(datasets.load_mni152_wm_template(resolution=_SPACING_MM)),
     }
     flow = _smooth_diffeomorphism(seed=7)
-    brain = sum(tissues.values()) > 0.5
+    brain = tissues["grey matter"] + tissues["white matter"] > 0.5
     scale = _FIELD_MEAN_MM / _SPACING_MM / np.linalg.norm(flow, axis=0)[brain].mean()
     flow = kernels.integrate_velocity((flow * scale)[None].astype(np.float32))[0]
     return _RegistrationCase(
@@ -209,7 +212,8 @@ def _read_example(name: str) -> Image:
     from pydicom.data import get_testdata_file
 
     path = get_testdata_file(name, download=False)
-    return volumes.read(Path(str(path))).array.astype(np.float32)
+    image: Image = volumes.read(Path(str(path))).array.astype(np.float32)
+    return image
 
 
 def _add_noise(image: Image, seed: int = 11) -> Image:
@@ -241,7 +245,7 @@ def _compile(
     return Compiled(str(path), bundle.manifest.candidates, bundle.manifest.latency)
 
 
-def _register(case: _RegistrationCase, path: Path) -> tuple[RegistrationFigures, dict[str, list[Image]]]:
+def _register(case: _RegistrationCase, path: Path) -> tuple[RegistrationFigures, _Pictures]:
     with runtime.open(path) as session:
         outputs = session.run({"moving": case.moving[None, None], "fixed": case.fixed[None, None]})
     moved, flow = outputs["moved"][0, 0], outputs["flow_vox"][0]
@@ -254,16 +258,22 @@ def _register(case: _RegistrationCase, path: Path) -> tuple[RegistrationFigures,
         folding=float(kernels.folding_fraction(flow[None])),
     )
     middle = _GRID_ZYX[0] // 2
-    volumes_zyx = (case.moving, case.fixed, moved, abs(case.moving - case.fixed), abs(moved - case.fixed))
-    panels = [v[middle, ::-1] / case.moving.max() for v in volumes_zyx]
-    return figures, {"registration.png": panels}
+    panels = {
+        "template (moving)": case.moving,
+        "deformed copy (fixed)": case.fixed,
+        "registered": moved,
+        "difference before": abs(case.moving - case.fixed),
+        "difference after": abs(moved - case.fixed),
+    }
+    scale = float(case.moving.max())
+    return figures, {"registration.png": {name: v[middle, ::-1] / scale for name, v in panels.items()}}
 
 
 def _mean_length_mm(field_vox: Image, mask: npt.NDArray[np.bool_]) -> float:
     return float(np.linalg.norm(field_vox, axis=0)[mask].mean() * _SPACING_MM)
 
 
-def _denoise(title: str, frames: Image, path: Path) -> tuple[DenoisingFigures, dict[str, list[Image]]]:
+def _denoise(title: str, frames: Image, path: Path) -> tuple[DenoisingFigures, _Pictures]:
     from skimage import metrics, restoration
 
     noisy, sigma, span = _add_noise(frames), float(_NOISE_SHARE * np.ptp(frames)), float(np.ptp(frames))
@@ -284,21 +294,29 @@ def _denoise(title: str, frames: Image, path: Path) -> tuple[DenoisingFigures, d
         psnr_db={n: float(np.mean([psnr(a, b, data_range=span) for a, b in p])) for n, p in pairs.items()},
         ssim={n: float(np.mean([ssim(a, b, data_range=span) for a, b in p])) for n, p in pairs.items()},
     )
-    panels = [(image[0] - frames.min()) / span for image in (frames, noisy, ours, peer)]
-    return figures, {f"{title.replace(' ', '-')}.png": panels}
+    panels = {"original": frames, **results}
+    low = float(frames.min())
+    return figures, {
+        f"{title.replace(' ', '-')}.png": {name: (v[0] - low) / span for name, v in panels.items()}
+    }
 
 
-def _write_picture(path: Path, panels: list[Image]) -> Path:
-    """Grey images side by side, 0 black and 1 white, enlarged to at least 256 rows."""
-    import io
-
+def _write_picture(path: Path, panels: Mapping[str, Image]) -> Path:
+    """Grey images side by side under their names, 0 black and 1 white, enlarged to at least 256 rows."""
     from PIL import Image as pillow
+    from PIL import ImageDraw
 
-    row = np.concatenate([np.pad(np.clip(p, 0, 1), 2, constant_values=1) for p in panels], axis=1)
-    picture = pillow.fromarray((row * 255).round().astype(np.uint8))
-    factor = max(1, -(-256 // row.shape[0]))
-    picture = picture.resize((picture.width * factor, picture.height * factor), pillow.Resampling.NEAREST)
+    height, width = next(iter(panels.values())).shape
+    factor = -(-256 // height)
+    size = (width * factor, height * factor)
+    sheet = pillow.new("L", ((size[0] + _GAP) * len(panels), size[1] + _CAPTION), color=255)
+    pen = ImageDraw.Draw(sheet)
+    for index, (name, panel) in enumerate(panels.items()):
+        grey = pillow.fromarray((np.clip(panel, 0, 1) * 255).round().astype(np.uint8))
+        left = index * (size[0] + _GAP)
+        sheet.paste(grey.resize(size, pillow.Resampling.NEAREST), (left, _CAPTION))
+        pen.text((left + 2, 2), name, fill=0, font_size=14)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    sheet.save(buffer, format="PNG")
     atomic.write(path, buffer.getvalue(), force=True)
     return path
