@@ -8,7 +8,6 @@ threads, with a given output and with bad arguments.
 from __future__ import annotations
 
 import functools
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import KernelError
+from edgekit.machine import usable_cores
 from edgekit.registry import Registry
 from edgekit.spec import Array
 
@@ -259,17 +259,15 @@ def check_threads(threads: object, *, where: str) -> int:
         KernelError: It is not an integer of at least 1.
     """
     if threads is None:
-        return available_threads()
+        return _usable_cores()
     if isinstance(threads, bool) or not isinstance(threads, (int, np.integer)) or threads < 1:
         raise KernelError(f"threads: want an integer of at least 1, got {threads!r}", where=where)
     return min(int(threads), 1024)
 
 
-def available_threads() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+@functools.cache
+def _usable_cores() -> int:
+    return usable_cores()  # reads files: too slow for every call
 
 
 def as_doubles(array: Array) -> Doubles:
