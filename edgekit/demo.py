@@ -218,7 +218,8 @@ def _read_example(name: str) -> Image:
 
 def _add_noise(image: Image, seed: int = 11) -> Image:
     noise = np.random.default_rng(seed).standard_normal(image.shape)
-    return (image + _NOISE_SHARE * np.ptp(image) * noise).astype(np.float32)
+    noisy: Image = (image + _NOISE_SHARE * np.ptp(image) * noise).astype(np.float32)
+    return noisy
 
 
 def _compile(
