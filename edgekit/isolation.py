@@ -135,13 +135,14 @@ def run(
         LimitError: It ran out of time or memory.
         InternalError: The child could not be asked (a bug of ours).
     """
-    with _work_folder() as work:
+    with contextlib.ExitStack() as stack:
         try:
+            work = stack.enter_context(_work_folder())
             _write_request(work, function, arguments, arrays or {}, files or {})
         except OSError as full:
             raise LimitError(
                 f"{what}: cannot write temporary files: {full.strerror}",
-                where=str(work.parent),
+                where=tempfile.gettempdir(),
                 hint="free some space, or set TMPDIR to a folder that has it",
             ) from None
         started = time.perf_counter()

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import hashlib
 import importlib
-import os
 import re
 import time
 import traceback
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from edgekit import isolation, schema
+from edgekit import isolation, machine, schema
 from edgekit.errors import (
     BackendError,
     CompileError,
@@ -361,7 +361,7 @@ class Backend(abc.ABC):
         if missing:
             raise SessionError(f"the artifact lacks {', '.join(missing)}", where=self.name)
         with translated(SessionError, f"{self.title} could not open the artifact"):
-            return self._open(artifact, threads or len(usable_cpus()))
+            return self._open(artifact, threads or machine.usable_cores())
 
     def choose_options(self, target: Target, options: Options) -> dict[str, Option]:
         """The backend's options: its defaults, replaced by the target's, replaced by the given ones.
@@ -415,14 +415,6 @@ def node_names(nodes: Iterable[Any]) -> tuple[str, ...]:
     return tuple(f"{node.op_type} {node.name}" for node in nodes)
 
 
-def usable_cpus() -> list[int]:
-    """Numbers of the processors that this process may use."""
-    try:
-        return sorted(os.sched_getaffinity(0))
-    except AttributeError:  # Linux only
-        return list(range(os.cpu_count() or 1))
-
-
 def essential(error: BaseException) -> str:
     """One line that says what went wrong, out of a vendor's exception.
 
@@ -452,6 +444,8 @@ def translated(error: type[EdgekitError], what: str, hint: str | None = None) ->
     except MemoryError:
         raise LimitError(f"{what}: out of memory") from None
     except Exception as unknown:
+        if isinstance(unknown, OSError) and unknown.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LimitError(f"{what}: {unknown.strerror}") from None
         raise error(f"{what}: {essential(unknown)}", hint=hint) from unknown
 
 

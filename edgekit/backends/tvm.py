@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import os
 import platform
 import re
 import shutil
@@ -65,6 +66,8 @@ class Tvm(Backend):
     options: ClassVar[Mapping[str, int | float | str | bool]] = {
         # LLVM's name of the processor; empty for the lowest common one of the architecture.
         "mcpu": "",
+        # LLVM's name of the system; empty for the one at hand.
+        "mtriple": "",
     }
     native = True
 
@@ -80,6 +83,14 @@ class Tvm(Backend):
             reasons.append(
                 Refusal(
                     f"machine code for {target.arch} is made on such a machine only, and this is {here}",
+                    hint=f"compile on the device, or --backend {_another(target)}",
+                )
+            )
+        elif lacking := _lacking_features(target):
+            reasons.append(
+                Refusal(
+                    f"machine code for {target.title} is checked by running it, and this machine lacks "
+                    f"{', '.join(lacking)}",
                     hint=f"compile on the device, or --backend {_another(target)}",
                 )
             )
@@ -104,10 +115,8 @@ class Tvm(Backend):
             # The importer reads no Constant that is a plain number or a list of numbers.
             LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
             module = from_onnx(ir.to_proto(network))
-            kind: dict[str, Any] = {"kind": "llvm"}
-            if info.options["mcpu"]:
-                kind["mcpu"] = info.options["mcpu"]
-            llvm = tvm.target.Target(kind)
+            chosen = {name: value for name, value in info.options.items() if value}
+            llvm = tvm.target.Target({"kind": "llvm", **chosen})
             with llvm:
                 module = _fused(module)
             executable = tvm.compile(module, llvm)
@@ -148,7 +157,8 @@ class _Session(NetworkSession):
         if self._main is None:
             raise self.closed()
         if getattr(self._pool, "threads", 0) != self._threads:
-            self._configure(_SHARE_ALL_CORES, self._threads, list(map(str, usable_cpus())))
+            cpus = [str(cpu) for cpu in sorted(os.sched_getaffinity(0))]
+            self._configure(_SHARE_ALL_CORES, self._threads, cpus)
             self._pool.threads = self._threads
         try:
             results = self._main(*[self._feed(name, feeds[name]) for name in self._inputs])
@@ -219,6 +229,15 @@ def _importable() -> frozenset[str]:
         return frozenset()
     _, _, table = source.read_text(encoding="utf-8").partition("def _get_convert_map(")
     return frozenset(re.findall(r'^ {8}"(\w+)": ', table.partition("\nclass ")[0], re.MULTILINE))
+
+
+def _lacking_features(target: Target) -> list[str]:
+    """Instruction set extensions of the target that this machine does not have."""
+    try:
+        here = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:  # Linux only
+        return []
+    return [feature for feature in target.cpu_features if feature not in here]
 
 
 def _computed(node: Any, index: int) -> bool:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import platform
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from edgekit.backends import BACKENDS
 from edgekit.graph.graph import Graph
 from edgekit.spec import LAYOUTS, Array, Dim, TensorSpec
+from edgekit.target import Target
+
+TARGET = Target(
+    name="test",
+    title="this machine",
+    arch=platform.machine(),  # type: ignore[arg-type]
+    device="cpu",
+    memory_bytes=4 << 30,
+    bandwidth_bytes_per_s=1e10,
+    threads=0,
+    backends=tuple(name for name in BACKENDS if name != "reference"),
+    precisions=("float32",),
+)
 
 DTYPES = {
     1: "float32",
