@@ -130,7 +130,8 @@ def match_costs(fixed: Tensor, moving: Tensor, offsets: tuple[tuple[int, ...], .
     for offset in offsets:
         steps = (slice(1 + step, step - 1 if step < 1 else None) for step in offset)
         window = (slice(None), slice(None), *steps)
-        costs.append((fixed - padded[window]).square().mean(1, keepdim=True))
+        difference = fixed - padded[window]
+        costs.append((difference * difference).mean(1, keepdim=True))
     cost = torch.cat(costs, dim=1)
     return cost / (cost.mean(1, keepdim=True) + 1e-3) - 1
 

@@ -13,14 +13,16 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Generator, Tensor, nn
 
+from edgekit import atomic
 from edgekit.zoo import denoise2d, register3d, synthetic
 
 REPORT_EVERY = 100
@@ -42,19 +44,26 @@ class Recipe:
 
 
 class Pool:
-    """Generated samples, each drawn a few times before a fresh one takes its place."""
+    """Generated samples, each drawn a few times before a fresh one takes its place.
+
+    A thread makes the next sample meanwhile. Its generator is its own, so timing does not change the samples.
+    """
 
     def __init__(
-        self, generate: Callable[[], tuple[Tensor, ...]], size: int, reuse: int, rng: Generator
+        self, generate: Callable[[Generator], tuple[Tensor, ...]], size: int, reuse: int, rng: Generator
     ) -> None:
         self._generate, self._size, self._reuse, self._rng = generate, size, reuse, rng
+        self._own_rng = torch.Generator().manual_seed(synthetic.choice(rng, 0, 2**31))
         self._samples: list[tuple[Tensor, ...]] = []
         self._drawn = 0
+        self._maker = ThreadPoolExecutor(max_workers=1)
+        self._next = self._maker.submit(generate, self._own_rng)
 
     def draw(self) -> tuple[Tensor, ...]:
-        """A random sample; generates a new one every ``reuse`` draws."""
+        """A random sample; a new one joins every ``reuse`` draws."""
         if self._drawn % self._reuse == 0:
-            sample = self._generate()
+            sample = self._next.result()
+            self._next = self._maker.submit(self._generate, self._own_rng)
             if len(self._samples) < self._size:
                 self._samples.append(sample)
             else:
@@ -72,7 +81,7 @@ def register3d_losses(rng: Generator, bf16: bool) -> Loss:
     sides = (48, 48, 64, 80)
     difficulty = 0.0
 
-    def generate() -> tuple[Tensor, ...]:
+    def generate(rng: Generator) -> tuple[Tensor, ...]:
         shape = [sides[synthetic.choice(rng, 0, len(sides))] for _ in range(3)]
         return synthetic.registration_case(rng, shape, difficulty)
 
@@ -107,7 +116,7 @@ def register3d_losses(rng: Generator, bf16: bool) -> Loss:
 def denoise2d_losses(rng: Generator, bf16: bool) -> Loss:
     """Mean logarithm of each image's squared error, that is, its PSNR; noise from 0 to 20 % of the range."""
     side, batch = 128, 8
-    pool = Pool(lambda: (synthetic.clean_picture(rng, (176, 176)),), size=600, reuse=3, rng=rng)
+    pool = Pool(lambda rng: (synthetic.clean_picture(rng, (176, 176)),), size=600, reuse=3, rng=rng)
 
     def crop() -> tuple[Tensor, Tensor]:
         (picture,) = pool.draw()
@@ -187,11 +196,14 @@ def _average_into(average: nn.Module, model: nn.Module, decay: float) -> None:
 
 
 def save_weights(model: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Writes the parameters as float16 safetensors; the file appears whole or not at all."""
+    """Writes the parameters as float16 safetensors; the file appears whole or not at all.
+
+    Raises:
+        UsageError: The path cannot be written.
+        LimitError: The disk is full.
+    """
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
-    partial.replace(path)
+    atomic.write(path, save(tensors, metadata), force=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
