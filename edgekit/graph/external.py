@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import GraphError
+from edgekit.graph.wire import check_text
 
 if TYPE_CHECKING:
     import onnx
@@ -77,6 +78,7 @@ def _entries(tensor: onnx.TensorProto, size: int, where: str) -> tuple[str, int,
     """(location, offset, length), checked."""
     entries: dict[str, str] = {}
     for entry in tensor.external_data:
+        check_text(where, entry.key, entry.value)
         if entry.key not in _KEYS or entry.key in entries:
             raise GraphError(f"external data has an unknown or repeated key {entry.key[:40]!r}", where=where)
         entries[entry.key] = entry.value

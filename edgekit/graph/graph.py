@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.spec import Step, TensorSpec
 
@@ -79,7 +79,7 @@ class Graph:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def own_tensor(tensor: ir.TensorProtocol) -> ir.Tensor:
+def own_tensor(tensor: ir.TensorProtocol) -> ir.Tensor[Any]:
     """Another tensor object with the same array."""
     import onnx_ir as ir
 

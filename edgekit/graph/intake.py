@@ -8,13 +8,14 @@ by running into them. For files from elsewhere it runs in a child process (:mod:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import GraphError, UnsupportedError, did_you_mean
 from edgekit.graph import external, opset
+from edgekit.graph.wire import check_text
 
 if TYPE_CHECKING:
     import onnx
@@ -73,7 +74,7 @@ def all_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for inner in _graphs(attribute):
+            for inner in inner_graphs(attribute):
                 yield from all_tensors(inner)
 
 
@@ -82,30 +83,23 @@ def describe(node: onnx.NodeProto) -> str:
     return f"node {node.name[:80]!r} ({node.op_type[:60]})" if node.name else f"a {node.op_type[:60]} node"
 
 
-def check(model: onnx.ModelProto, folder: Path, limits: IntakeLimits, where: str) -> onnx.ModelProto:
+def check(model: onnx.ModelProto, folder: Path, limits: IntakeLimits, where: str) -> None:
     """Refuse a malformed, unknown, unsafe or oversized model.
 
     Args:
-        model: As parsed; not changed.
+        model: Without functions, see :func:`edgekit.graph.functions.inline`.
         folder: Where its external data lies.
         limits: How large it may be.
         where: Name of the file, for messages.
-
-    Returns:
-        The model with its functions inlined.
 
     Raises:
         GraphError: Malformed, unsafe or over a limit.
         UnsupportedError: Operators, domains, versions or types that are not known.
     """
     versions = _check_header(model, where)
-    if model.functions:
-        model = _inline(model, versions, limits, where)
-        versions = _check_header(model, where)
     _Walk(folder, limits, versions, where).check_graph(model.graph, frozenset(), 0)
     if not model.graph.output:
         raise GraphError("the graph has no outputs", where=where)
-    return model
 
 
 # Weights with more elements than this say nothing about shapes.
@@ -161,6 +155,10 @@ def check_with_onnx(model: onnx.ModelProto, where: str) -> None:
     """
     from onnx import checker
 
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.HasField("tensor_type"):
+            # The checker wants a shape there; ours is inferred, so none is asked for.
+            value.type.tensor_type.shape.SetInParent()
     try:
         checker.check_model(model)
     except Exception as error:  # noqa: BLE001 - ValidationError, but also bare RuntimeError and others
@@ -179,9 +177,9 @@ def _check_header(model: onnx.ModelProto, where: str) -> dict[str, int]:
         )
     if model.training_info:
         raise UnsupportedError("the model holds training graphs: want inference only", where=where)
+    check_text(where, *(entry.domain for entry in model.opset_import))
     newest = {"": onnx.defs.onnx_opset_version(), opset.DOMAIN: opset.VERSION}
     versions: dict[str, int] = {}
-    own = {function.domain for function in model.functions}
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
         if domain in versions:
@@ -195,11 +193,11 @@ def _check_header(model: onnx.ModelProto, where: str) -> dict[str, int]:
                 where=where,
                 hint="export the model again with opset 20",
             )
-        if domain not in newest and domain not in own and not _is_known_domain(domain):
+        if domain not in newest and not _is_known_domain(domain):
             raise UnsupportedError(
                 f"unknown operator domain {domain[:60]!r}", where=where, hint="export with standard operators"
             )
-    if "" not in versions and not versions:
+    if not versions:
         raise GraphError("the model imports no operator set", where=where)
     return versions
 
@@ -210,61 +208,14 @@ def _is_known_domain(domain: str) -> bool:
     return domain.startswith("ai.onnx.") and any(s.domain == domain for s in onnx.defs.get_all_schemas())
 
 
-def _inline(
-    model: onnx.ModelProto, versions: dict[str, int], limits: IntakeLimits, where: str
-) -> onnx.ModelProto:
-    """Replace calls of functions by their bodies, after counting what that makes."""
-    from onnx import inliner
-
-    functions: dict[tuple[str, str], onnx.FunctionProto] = {}
-    for function in model.functions:
-        key = (function.domain, function.name)
-        if key in functions:
-            raise GraphError(f"function {function.name[:60]!r} is defined twice", where=where)
-        functions[key] = function
-    sizes: dict[tuple[str, str], int] = {}
-    active: set[tuple[str, str]] = set()
-
-    def size(key: tuple[str, str]) -> int:
-        if key in active or len(active) > limits.nesting * 8:
-            raise GraphError(
-                f"function {key[1][:60]!r} calls itself" if key in active else "functions call too deeply",
-                where=where,
-            )
-        if key not in sizes:
-            active.add(key)
-            sizes[key] = count(functions[key].node)
-            active.remove(key)
-        return sizes[key]
-
-    def count(nodes: Iterable[onnx.NodeProto]) -> int:
-        total = 0
-        for node in nodes:
-            key = (node.domain, node.op_type)
-            total += size(key) if key in functions else 1
-            total += sum(count(inner.node) for a in node.attribute for inner in _graphs(a))
-        return total
-
-    nodes = count(model.graph.node)
-    if nodes > limits.nodes:
-        raise GraphError(
-            f"too large a graph: want at most {limits.nodes} nodes, got {nodes} after inlining functions",
-            where=where,
-        )
-    try:
-        inlined: onnx.ModelProto = inliner.inline_local_functions(model)
-    except Exception as error:  # noqa: BLE001 - bare RuntimeError and onnx's own classes
-        raise GraphError(f"functions cannot be inlined: {first_line(error)}", where=where) from None
-    return inlined
-
-
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
 
 
-def _graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+def inner_graphs(attribute: onnx.AttributeProto) -> list[onnx.GraphProto]:
+    """The graphs that an attribute holds."""
     return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
@@ -307,6 +258,9 @@ class _Walk:
 
     def _check_interface(self, graph: onnx.GraphProto, outer: frozenset[str]) -> set[str]:
         """Names of inputs and initializers, after checking both and the outputs."""
+        check_text(
+            self.file, graph.name, *(v.name for v in (*graph.input, *graph.initializer, *graph.output))
+        )
         defined: set[str] = set()
         for value in graph.input:
             if not value.name or value.name in defined or value.name in outer:
@@ -343,6 +297,7 @@ class _Walk:
             raise GraphError(
                 f"want at most {self.limits.rank} axes, got {len(tensor.shape.dim)}", where=where
             )
+        check_text(where, *(d.dim_param for d in tensor.shape.dim))
         lengths = [d.dim_value for d in tensor.shape.dim if d.HasField("dim_value")]
         if any(length < 0 for length in lengths):
             raise GraphError(f"want lengths >= 0, got {min(lengths)}", where=where)
@@ -403,6 +358,7 @@ class _Walk:
 
     def _count(self, node: onnx.NodeProto) -> None:
         self.nodes += 1
+        check_text(self.file, node.op_type, node.domain, node.name, *node.input, *node.output)
         if self.nodes > self.limits.nodes:
             raise GraphError(f"too large a graph: want at most {self.limits.nodes} nodes", where=self.file)
         if not node.op_type:
@@ -443,6 +399,7 @@ class _Walk:
     def _check_attributes(self, node: onnx.NodeProto, visible: frozenset[str], depth: int) -> None:
         where = f"{self.file}: {describe(node)}"
         names = [attribute.name for attribute in node.attribute]
+        check_text(where, *names)
         if len(set(names)) < len(names):
             raise GraphError("an attribute is given twice", where=where)
         for attribute in node.attribute:
@@ -450,11 +407,12 @@ class _Walk:
                 raise GraphError(
                     f"attribute {attribute.name[:40]!r} refers to a function outside of any", where=where
                 )
+            _check_strings(attribute, where)
             if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
                 raise UnsupportedError("sparse tensors are not supported: want dense ones", where=where)
             for tensor in (*([attribute.t] if attribute.HasField("t") else []), *attribute.tensors):
                 self.check_tensor(tensor)
-            for inner in _graphs(attribute):
+            for inner in inner_graphs(attribute):
                 self.check_graph(inner, visible, depth + 1)
 
     def _refuse_input(self, graph: onnx.GraphProto, node: onnx.NodeProto, name: str) -> None:
@@ -476,8 +434,16 @@ class _Walk:
 _DATA_FIELDS = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
 
 
+def _check_strings(attribute: onnx.AttributeProto, where: str) -> None:
+    for value in (*([attribute.s] if attribute.HasField("s") else []), *attribute.strings):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            raise GraphError(f"attribute {attribute.name[:40]!r} is no UTF-8 text", where=where) from None
+
+
 def _has_graphs(node: onnx.NodeProto) -> bool:
-    return any(_graphs(attribute) for attribute in node.attribute)
+    return any(inner_graphs(attribute) for attribute in node.attribute)
 
 
 def _has_cycle(graph: onnx.GraphProto) -> bool:

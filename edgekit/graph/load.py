@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgekit import isolation, schema
 from edgekit.errors import GraphError, LimitError, ModelError, UsageError
-from edgekit.graph import external, intake, interface, wire
+from edgekit.graph import external, functions, intake, interface, wire
 from edgekit.graph import opset as own_opset
 from edgekit.graph import weights as weights_file
 from edgekit.graph.graph import Graph
@@ -146,7 +146,7 @@ def _load_onnx(path: Path, shapes: Mapping[str, str] | None, limits: IntakeLimit
         ) from None
     if answer["digest"] != hashlib.sha256(data).hexdigest():
         raise GraphError("the file changed while it was read", where=path.name)
-    model = _parse(data, path.name)
+    model = functions.inline(_parse(data, path.name), limits, path.name)
     sized = ((t, intake.tensor_bytes(t)) for t in intake.all_tensors(model.graph))
     external.embed(sized, path.absolute().parent, where=path.name)
     found = schema.decode(Interface, answer["interface"], error=GraphError, where=path.name)
@@ -174,11 +174,25 @@ def _read_file(path: Path, limits: IntakeLimits) -> bytes:
 
 def _check_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     """In the child: every check of an ONNX file."""
-    path = Path(request.arguments["path"])
     limits = schema.decode(IntakeLimits, request.arguments["limits"], error=GraphError, where="limits")
+    digest, found = check_file(Path(request.arguments["path"]), request.arguments["shapes"], limits)
+    return {"digest": digest, "interface": schema.encode(found)}, {}
+
+
+def check_file(
+    path: Path, shapes: Mapping[str, str] | None = None, limits: IntakeLimits = IntakeLimits()
+) -> tuple[str, Interface]:
+    """Check an ONNX file completely, in this process; :func:`load` does it in a child.
+
+    Returns:
+        SHA-256 of the file, and the contracts of its inputs and outputs.
+
+    Raises:
+        EdgekitError: As :func:`load` says for ``.onnx`` files.
+    """
     data = _read_file(path, limits)
-    found = examine(_parse(data, path.name), path.parent, request.arguments["shapes"], limits, path.name)
-    return {"digest": hashlib.sha256(data).hexdigest(), "interface": schema.encode(found)}, {}
+    found = examine(_parse(data, path.name), path.parent, shapes, limits, path.name)
+    return hashlib.sha256(data).hexdigest(), found
 
 
 def _parse(data: bytes, where: str) -> onnx.ModelProto:
@@ -207,7 +221,8 @@ def examine(
         EdgekitError: As :func:`load` says.
     """
     own_opset.register()
-    model = intake.check(model, folder, limits, where)
+    model = functions.inline(model, limits, where)
+    intake.check(model, folder, limits, where)
     names = interface.input_names(model.graph)
     intake.drop_large_weights(model, folder, where)
     intake.check_with_onnx(model, where)
@@ -220,9 +235,10 @@ def build_graph(model: onnx.ModelProto, found: Interface, origin: str) -> Graph:
     from onnx_ir.passes import common
 
     interface.apply(model, found)
-    network = ir.serde.deserialize_model(model)
-    if network.functions:
-        common.InlinePass()(network)
+    try:
+        network = ir.serde.deserialize_model(model)
+    except ir.serde.SerdeError as error:
+        raise GraphError(f"the model cannot be taken in: {intake.first_line(error)}", where=origin) from None
     # Paths, stack traces and dates of the export say nothing about the network and would be in its digest.
     common.ClearMetadataAndDocStringPass()(network)
     network.metadata_props.clear()

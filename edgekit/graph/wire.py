@@ -67,6 +67,17 @@ def check_outline(descriptor: int, size: int, *, nodes: int, where: str) -> None
         raise GraphError(f"not an ONNX model, or a damaged one: no {' and no '.join(missing)}", where=where)
 
 
+def check_text(where: str, *texts: object) -> None:
+    """Refuse text that is not UTF-8; protobuf hands such text out as bytes.
+
+    Raises:
+        GraphError: One of them is not.
+    """
+    for text in texts:
+        if not isinstance(text, str):
+            raise GraphError(f"a name is no UTF-8 text: {text!r:.60}", where=where)
+
+
 def _check_graph(descriptor: int, start: int, end: int, nodes: int, where: str) -> None:
     counts: dict[int, int] = {}
     for number, _, _, _ in _fields(descriptor, start, end):
