@@ -29,7 +29,6 @@ from edgekit.backends.base import (
     NetworkSession,
     Refusal,
     node_names,
-    usable_cpus,
 )
 from edgekit.graph.graph import Graph
 from edgekit.registry import Requirement

@@ -109,7 +109,7 @@ def test_options_are_checked_by_name_and_type(monkeypatch: pytest.MonkeyPatch) -
         compile_with(backend, options={"gian": 1.0})
     assert caught.value.hint == "did you mean 'gain'?"
     for wrong in ({"gain": 1}, {"gain": "1"}, {"fast": 1}, {"label": True}):
-        with pytest.raises(UsageError, match="want (float|bool|str), got"):
+        with pytest.raises(UsageError, match=r"want (float|bool|str), got"):
             compile_with(backend, options=wrong)
     bad_target = dataclasses.replace(HERE, options={"doubling": {"speed": 1}})
     with pytest.raises(UsageError, match="'speed'") as caught:
