@@ -13,6 +13,7 @@ import errno
 import hashlib
 import importlib
 import re
+import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -192,6 +193,7 @@ class Backend(abc.ABC):
         domains: Operator domains it knows; ``""`` is that of ONNX itself.
         any_target: Whether it runs wherever its packages do, listed by the target or not.
         native: Whether its artifacts hold machine code.
+        unwanted: Packages that its own ones would import unasked, and that are kept out.
     """
 
     name: ClassVar[str]
@@ -201,6 +203,7 @@ class Backend(abc.ABC):
     domains: ClassVar[frozenset[str]] = frozenset({""})
     any_target: ClassVar[bool] = False
     native: ClassVar[bool] = False
+    unwanted: ClassVar[tuple[str, ...]] = ()
 
     def available(self, *, load: bool = False) -> Availability:
         """Whether it can be used here. Never raises.
@@ -235,8 +238,9 @@ class Backend(abc.ABC):
         Raises:
             UnavailableError: One is missing, too old, or broken.
         """
-        for requirement in self.requirements:
-            requirement.load()
+        with kept_out(*self.unwanted):
+            for requirement in self.requirements:
+                requirement.load()
 
     def refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         """Why it would not take the graph for the target; empty when it would. Compiles nothing."""
@@ -408,6 +412,19 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         """Open it with so many threads, from its bytes. The base makes a SessionError of any exception."""
+
+
+@contextlib.contextmanager
+def kept_out(*packages: str) -> Iterator[None]:
+    """Make packages look missing while others are imported; what is already loaded stays."""
+    hidden = [name for name in packages if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def node_names(nodes: Iterable[Any]) -> tuple[str, ...]:

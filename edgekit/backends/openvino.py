@@ -42,14 +42,13 @@ _MISSING = frozenset(
 
 
 class OpenVino(Backend):
-    """OpenVINO with its CPU device.
-
-    Nothing is reported to anyone: only OpenVINO's converter tool does that, and it is not used.
-    """
+    """OpenVINO with its CPU device."""
 
     name: ClassVar[str] = "openvino"
     title: ClassVar[str] = "OpenVINO"
     requirements = (Requirement("openvino", "openvino", "openvino", "2026.0"),)
+    # Importing OpenVINO reports that to a statistics service on the network; without this package it cannot.
+    unwanted = ("openvino_telemetry",)
 
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         nodes = list(graph.model.graph.all_nodes())

@@ -13,10 +13,9 @@ import os
 import platform
 import re
 import shutil
-import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +27,7 @@ from edgekit.backends.base import (
     Backend,
     NetworkSession,
     Refusal,
+    kept_out,
     node_names,
 )
 from edgekit.graph.graph import Graph
@@ -69,11 +69,8 @@ class Tvm(Backend):
         "mtriple": "",
     }
     native = True
-
-    def load(self) -> None:
-        """Import TVM, without the torch that it would import if that is installed."""
-        with _torch_hidden():
-            super().load()
+    # tvm_ffi has no switch for it.
+    unwanted = ("torch",)
 
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         reasons = []
@@ -107,7 +104,7 @@ class Tvm(Backend):
         import tvm
         from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-        with _torch_hidden():
+        with kept_out(*self.unwanted):
             from tvm.relax.frontend.onnx import from_onnx
 
             network = ir.load(model)
@@ -174,7 +171,7 @@ class _Session(NetworkSession):
     def _feed(self, name: str, array: Array) -> Any:
         """The array's content as an aligned tensor of TVM's; the memory is kept from run to run."""
         kept = self._feeds.get(name)
-        if kept is None or kept[0].shape != array.shape:
+        if kept is None or kept[0].shape != array.shape or kept[0].dtype != array.dtype:
             buffer = _aligned_like(array)
             kept = self._feeds[name] = (buffer, self._to_tvm(buffer))
         np.copyto(kept[0], array)
@@ -261,19 +258,6 @@ def _aligned_like(array: Array) -> Array:
     room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
     begin = -room.ctypes.data % _ALIGNMENT
     return room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-
-
-@contextlib.contextmanager
-def _torch_hidden() -> Iterator[None]:
-    """Keep tvm_ffi from importing torch, as it does unasked and without a switch; a loaded torch stays."""
-    if "torch" in sys.modules:
-        yield
-        return
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del sys.modules["torch"]
 
 
 def _fused(module: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -110,3 +111,187 @@ def unet(rank: int, *, channels: int = 4, size: int = 8) -> Graph:
         wl=weights(2, 2 * c, *k3, seed=8),
         bl=weights(2, seed=9),
     )
+
+
+def blocks() -> Graph:
+    """Two inputs and two outputs with awkward names; normalisations, pooling, resizing, groups, dilations."""
+    text = """
+    blocks (float[1,4,9,7] first, float[1,4,9,7] second) => (float[1,6,18,14] large, float[1,4,1,1] pooled) {
+        low = ReduceMin(first)
+        high = ReduceMax(first)
+        range = Sub(high, low)
+        moved = Sub(first, low)
+        scaled = Div(moved, range)
+        both = Add(scaled, second)
+        normal = BatchNormalization(both, one, shift, mean, variance)
+        active = PRelu(normal, slope)
+        wide = Conv<pads=[2,2,2,2], dilations=[2,2], group=2>(active, grouped, bias)
+        small = AveragePool<kernel_shape=[2,2], strides=[2,2], ceil_mode=1>(wide)
+        factors = Constant<value_floats=[1.0, 1.0, 2.0, 2.0]>()
+        smooth = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(wide, , factors)
+        sizes = Constant<value_ints=[1, 6, 18, 14]>()
+        blocky = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">
+            (small, , , sizes)
+        mixed = Mul(smooth, blocky)
+        large = Softmax<axis=1>(mixed)
+        pooled = GlobalAveragePool(active)
+    }"""
+    model = parse(
+        text,
+        one=1 + weights(4, seed=1),
+        shift=weights(4, seed=2),
+        mean=weights(4, seed=3),
+        variance=1 + np.abs(weights(4, seed=4)),
+        slope=np.float32([0.1, 0.2, 0.3, 0.4]).reshape(4, 1, 1),
+        grouped=weights(6, 2, 3, 3, seed=5),
+        bias=weights(6, seed=6),
+    )
+    return to_graph(_renamed(model, {"first": "an image/0:in", "second": "b,c;d", "pooled": "out put:0"}))
+
+
+def volume() -> Graph:
+    """Three-dimensional: strides, groups, resizing, padding, reductions, a statistic as second output."""
+    text = """
+    volume (float[1,2,7,8,6] image) => (float[1,4,9,10,8] out, float[1,4] mean) {
+        half = Conv<strides=[2,2,2], pads=[1,1,1,1,1,1]>(image, w)
+        halved = Elu(half)
+        sizes = Constant<value_ints=[1, 4, 7, 8, 6]>()
+        back = Resize<mode="linear", coordinate_transformation_mode="half_pixel">(halved, , , sizes)
+        deep = Conv<pads=[1,1,1,1,1,1], group=4>(back, v)
+        soft = Sigmoid(deep)
+        widths = Constant<value_ints=[0, 0, 1, 1, 1, 0, 0, 1, 1, 1]>()
+        out = Pad<mode="edge">(soft, widths)
+        axes = Constant<value_ints=[2, 3, 4]>()
+        mean = ReduceMean<keepdims=0>(soft, axes)
+    }"""
+    return graph(text, w=weights(4, 2, 3, 3, 3, seed=1), v=weights(4, 1, 3, 3, 3, seed=2))
+
+
+def varying() -> Graph:
+    """A residual denoiser of any size, any number of images."""
+    text = """
+    varying (float[N,1,H,W] image) => (float[N,1,H,W] clean) {
+        a = Conv<pads=[1,1,1,1]>(image, wa)
+        b = Relu(a)
+        c = Conv<pads=[1,1,1,1]>(b, wb)
+        clean = Sub(image, c)
+    }"""
+    ranges = {"N": Dim(1, 2), "H": Dim(4, 12, 4), "W": Dim(4, 12, 4)}
+    return graph(text, ranges=ranges, wa=weights(4, 1, 3, 3, seed=1), wb=weights(1, 4, 3, 3, seed=2))
+
+
+def varying_unet() -> Graph:
+    text = """
+    varying_unet (float[1,1,H,W] image) => (float[1,2,H,W] out) {
+        a = MaxPool<kernel_shape=[2,2], strides=[2,2]>(image)
+        b = ConvTranspose<strides=[2,2]>(a, w)
+        out = Concat<axis=1>(image, b)
+    }"""
+    return graph(text, ranges={"H": Dim(4, 12, 4), "W": Dim(4, 12, 4)}, w=weights(1, 1, 2, 2))
+
+
+def float16() -> Graph:
+    text = """
+    float16 (float16[1,2,8,8] image) => (float16[1,4,8,8] out) {
+        a = Conv<pads=[1,1,1,1]>(image, w)
+        out = Relu(a)
+    }"""
+    return graph(text, w=weights(4, 2, 3, 3, dtype="float16"))
+
+
+def float64() -> Graph:
+    text = "float64 (double[1,2,8,8] image) => (double[1,4,6,6] out) { out = Conv(image, w) }"
+    return graph(text, w=weights(4, 2, 3, 3, dtype="float64"))
+
+
+def labels() -> Graph:
+    """Integers in, integers and truth values out."""
+    text = """
+    labels (uint8[1,2,6,6] image) => (int64[1,1,6,6] label, bool[1,3,6,6] sure) {
+        x = Cast<to=1>(image)
+        y = Conv<pads=[1,1,1,1]>(x, w)
+        label = ArgMax<axis=1>(y)
+        zero = Constant<value_float=0.0>()
+        sure = Greater(y, zero)
+    }"""
+    return graph(text, w=weights(3, 2, 3, 3, seed=3))
+
+
+def passing() -> Graph:
+    """Outputs that are inputs or each other: whoever hands out its own memory is caught."""
+    text = """
+    passing (float[1,1,4,4] image) => (float[1,1,4,4] same, float[16] flat, float[1,1,4,4] a,
+             float[1,1,4,4] b) {
+        same = Identity(image)
+        shape = Constant<value_ints=[16]>()
+        flat = Reshape(image, shape)
+        a = Relu(image)
+        b = Identity(a)
+    }"""
+    return graph(text)
+
+
+def warp3d() -> Graph:
+    text = """
+    warp3d (float[1,2,5,6,4] image, float[1,4,3,5,3] grid) => (float[1,2,4,3,5] out) {
+        out = GridSample<padding_mode="border">(image, grid)
+    }"""
+    return graph(text)
+
+
+def unpooled() -> Graph:
+    text = """
+    unpooled (float[1,1,4,4] image) => (float[1,1,4,4] out) {
+        small, indices = MaxPool<kernel_shape=[2,2], strides=[2,2]>(image)
+        out = MaxUnpool<kernel_shape=[2,2], strides=[2,2]>(small, indices)
+    }"""
+    return graph(text)
+
+
+def padded_by_shape() -> Graph:
+    text = """
+    padded_by_shape (float[1,1,4,4] image, int64[2] more) => (float[1,1,P,Q] out) {
+        four = Constant<value_ints=[0, 0, 0, 0]>()
+        two = Constant<value_ints=[0, 0]>()
+        absolute = Abs(more)
+        widths = Concat<axis=0>(four, two, absolute)
+        out = Pad(image, widths)
+    }"""
+    return graph(text, ranges={"P": Dim(1, 200), "Q": Dim(1, 200)})
+
+
+def lstm() -> Graph:
+    text = "lstm (float[3,1,4] x) => (float[3,1,1,5] y) { y = LSTM<hidden_size=5>(x, w, r) }"
+    return graph(text, w=weights(1, 20, 4), r=weights(1, 20, 5))
+
+
+def _renamed(model: onnx.ModelProto, names: dict[str, str]) -> onnx.ModelProto:
+    """The model with other tensor names: the text form has only plain ones."""
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    return model
+
+
+NETWORKS: dict[str, Callable[[], Graph]] = {
+    "unet2d": lambda: unet(2),
+    "unet3d": lambda: unet(3),
+    **{
+        build.__name__: build
+        for build in (
+            blocks,
+            volume,
+            varying,
+            varying_unet,
+            float16,
+            float64,
+            labels,
+            passing,
+            warp3d,
+            unpooled,
+            padded_by_shape,
+        )
+    },
+}
