@@ -47,7 +47,11 @@ def test_every_forced_instruction_set_is_used_and_gives_the_same_bits():
 
 @pytest.mark.parametrize("isa", ["avx1024", "AVX2", "neon2", " "])
 def test_unknown_instruction_set_is_a_clear_error(isa):
-    code = "import numpy as np; from edgekit.kernels import warp; warp(*[np.zeros((1, 2, 3, 4), np.float32)] * 2)"
+    code = """
+import numpy as np
+from edgekit.kernels import warp
+warp(*[np.zeros((1, 2, 3, 4), np.float32)] * 2)
+"""
     result = python(code, EDGEKIT_ISA=isa)
     assert result.returncode != 0
     assert f"KernelError: EDGEKIT_ISA: instruction set '{isa}' is unknown or missing" in result.stderr
