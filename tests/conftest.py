@@ -15,7 +15,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     unexplained = [
         f"{report.nodeid}: {report.longrepr[2]}"
         for report in reporter.stats.get("skipped", [])
-        if isinstance(report.longrepr, tuple) and not any(w in report.longrepr[2] for w in ("GPU", "TensorRT"))
+        if isinstance(report.longrepr, tuple)
+        and not any(w in report.longrepr[2] for w in ("GPU", "TensorRT"))
     ]
     if unexplained:
         reporter.write_line("skips that are not about a missing GPU or TensorRT:", red=True)

@@ -44,19 +44,9 @@ class Graph:
 
     def edit(self) -> ir.Model:
         """A copy of the network to change; only the arrays of weights are shared with this graph."""
-        import onnx_ir as ir
-
         model = self.model.clone()
         # ``clone`` shares tensor objects, and their names change when values are renamed or serialized.
-        for graph in model.graphs():
-            for value in graph.initializers.values():
-                if value.const_value is not None:
-                    value.const_value = own_tensor(value.const_value)
-        for node in model.graph.all_nodes():
-            for attribute in list(node.attributes.values()):
-                if attribute.type == ir.AttributeType.TENSOR:
-                    tensor = own_tensor(attribute.as_tensor())
-                    node.attributes[attribute.name] = ir.AttrTensor(attribute.name, tensor)
+        own_tensors(model)
         return model
 
     def with_model(self, model: ir.Model, note: str, **changes: object) -> Graph:
@@ -79,8 +69,18 @@ class Graph:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
 
-def own_tensor(tensor: ir.TensorProtocol) -> ir.Tensor[Any]:
-    """Another tensor object with the same array."""
+def own_tensors(model: ir.Model) -> None:
+    """Give the model tensor objects of its own, all of one kind, on the same arrays."""
     import onnx_ir as ir
 
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)  # type: ignore[arg-type]
+    def own(tensor: ir.TensorProtocol) -> ir.Tensor[Any]:
+        return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, shape=tensor.shape, name=tensor.name)  # type: ignore[arg-type]
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value = own(value.const_value)
+    for node in model.graph.all_nodes():
+        for attribute in list(node.attributes.values()):
+            if attribute.type == ir.AttributeType.TENSOR:
+                node.attributes[attribute.name] = ir.AttrTensor(attribute.name, own(attribute.as_tensor()))

@@ -153,16 +153,22 @@ def check_with_onnx(model: onnx.ModelProto, where: str) -> None:
     Raises:
         GraphError: It refuses the model.
     """
-    from onnx import checker
+    from onnx import TensorProto, checker
 
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.HasField("tensor_type"):
-            # The checker wants a shape there; ours is inferred, so none is asked for.
-            value.type.tensor_type.shape.SetInParent()
+    # The checker wants types and shapes of all inputs and outputs. Ours come from the user and from inference.
+    for value in model.graph.output:
+        value.type.tensor_type.shape.SetInParent()
+        value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or TensorProto.FLOAT
+    open_inputs = [v.type.tensor_type for v in model.graph.input if v.type.HasField("tensor_type")]
+    open_inputs = [tensor for tensor in open_inputs if not tensor.HasField("shape")]
+    for tensor in open_inputs:
+        tensor.shape.SetInParent()
     try:
         checker.check_model(model)
     except Exception as error:  # noqa: BLE001 - ValidationError, but also bare RuntimeError and others
         raise GraphError(f"not a valid ONNX model: {first_line(error)}", where=where) from None
+    for tensor in open_inputs:
+        tensor.ClearField("shape")
 
 
 def _check_header(model: onnx.ModelProto, where: str) -> dict[str, int]:

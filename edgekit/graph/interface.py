@@ -192,13 +192,14 @@ def _output_specs(
         shape_walk.infer(model, {s.name: _one_step(s, symbol) for s in inputs}, limits, where)
         for symbol in varying
     ]
+    counts = [(length.largest - length.min) // length.step for _, length in varying]
     specs = []
     for name, (kind, high) in largest.items():
         low, steps = smallest[name][1], [step[name][1] for step in stepped]
         if any(len(shape) != len(high) for shape in (low, *steps)):
             raise GraphError("the number of axes depends on the shapes", where=f"{where}: output {name!r}")
         dims = tuple(
-            _length(low[axis], high[axis], [step[axis] - low[axis] for step in steps])
+            _length(low[axis], high[axis], [step[axis] - low[axis] for step in steps], counts)
             for axis in range(len(high))
         )
         specs.append(_output_spec(name, kind, dims, where))
@@ -214,13 +215,23 @@ def _one_step(spec: TensorSpec, symbol: tuple[int, Dim]) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def _length(low: int, high: int, steps: list[int]) -> int | Dim:
-    """A length that is ``low`` at the smallest inputs, ``high`` at the largest, growing by ``steps``."""
+def _length(low: int, high: int, steps: list[int], counts: list[int]) -> int | Dim:
+    """A length that is ``low`` at the smallest inputs and ``high`` at the largest.
+
+    Args:
+        low: See above.
+        high: See above.
+        steps: How much it grows with the first step of each symbol.
+        counts: Number of steps of each symbol.
+    """
     if low == high and not any(steps):
         return low
+    # A pooling with a stride of 3 grows by 1, 2, 2, 1 … for equal steps of its input: then every length
+    # between is allowed. Lengths that grow evenly arrive exactly at ``high``.
+    even = low + sum(step * count for step, count in zip(steps, counts, strict=True)) == high
     low, high = min(low, high), max(low, high)
-    step = math.gcd(*steps)
-    return Dim(low, high, step) if step and (high - low) % step == 0 else Dim(low, high)
+    step = math.gcd(*steps) if even else 1
+    return Dim(low, high, max(step, 1))
 
 
 def _output_spec(name: str, kind: int, dims: Dims, where: str) -> TensorSpec:

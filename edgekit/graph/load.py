@@ -22,7 +22,7 @@ from edgekit.errors import GraphError, LimitError, ModelError, UsageError
 from edgekit.graph import external, functions, intake, interface, wire
 from edgekit.graph import opset as own_opset
 from edgekit.graph import weights as weights_file
-from edgekit.graph.graph import Graph
+from edgekit.graph.graph import Graph, own_tensors
 from edgekit.graph.intake import IntakeLimits
 from edgekit.graph.interface import Interface
 from edgekit.registry import resolve
@@ -244,6 +244,7 @@ def build_graph(model: onnx.ModelProto, found: Interface, origin: str) -> Graph:
     network.metadata_props.clear()
     network.producer_name = network.producer_version = None
     common.NameFixPass()(network)
+    own_tensors(network)
     return Graph(network, found.inputs, found.outputs, history=(origin,))
 
 
