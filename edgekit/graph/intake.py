@@ -155,7 +155,7 @@ def check_with_onnx(model: onnx.ModelProto, where: str) -> None:
     """
     from onnx import TensorProto, checker
 
-    # The checker wants types and shapes of all inputs and outputs. Ours come from the user and from inference.
+    # The checker wants types and shapes of inputs and outputs. Ours come from the user and from inference.
     for value in model.graph.output:
         value.type.tensor_type.shape.SetInParent()
         value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or TensorProto.FLOAT
