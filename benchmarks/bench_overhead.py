@@ -30,8 +30,8 @@ from edgekit.graph.graph import Graph
 from edgekit.spec import TensorSpec
 
 LIMIT_S, LIMIT_SHARE = 50e-6, 0.02
-# Runs of one way before the other has its turn, as in use, where one call follows the other; the first run of a turn,
-# which finds the caches as the other way left them, is not counted. The first turns warm up.
+# Runs of one way before the other has its turn, as in use, where one call follows the other; the first run
+# of a turn, which finds the caches as the other way left them, is not counted. The first turns warm up.
 TURN = 20
 
 # name: (length of the two image axes, channels inside, layers)

@@ -219,7 +219,7 @@ class Session:
 
 def _bind(steps: Sequence[Step], threads: int) -> list[_Stage]:
     """Steps as functions, looked up and checked once, so that running them costs their own work."""
-    bound = []
+    bound: list[_Stage] = []
     repeats = Counter[str]()
     for step in steps:
         kind = STEPS[step.op]

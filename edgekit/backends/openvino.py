@@ -6,6 +6,7 @@ weights), in float32 and good for every CPU; it is optimised for the machine at 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,7 +77,7 @@ class OpenVino(Backend):
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
         import openvino
 
-        network = openvino.Core().read_model(model)
+        network = _core().read_model(model)
         # Half precision is a pass of edgekit's own, so that every backend gets the same numbers.
         openvino.save_model(network, out / _XML, compress_to_fp16=False)
 
@@ -84,7 +85,7 @@ class OpenVino(Backend):
         import numpy as np
         import openvino
 
-        core = openvino.Core()
+        core = _core()
         weights = openvino.Tensor(np.frombuffer(artifact.files[_BIN], np.uint8))
         network = core.read_model(artifact.files[_XML], weights)
         compiled = core.compile_model(
@@ -105,6 +106,18 @@ class OpenVino(Backend):
                 f"got {counts[0]} and {counts[1]}"
             )
         return _Session(artifact.info, compiled)
+
+
+@functools.cache
+def _core() -> Any:
+    """The process's only Core, which is never freed.
+
+    Its CPU plugin gives the calling thread a stack for signals, and takes it back in the wrong order where
+    there are several Cores: the next Ctrl-C would then end the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class _Session(NetworkSession):

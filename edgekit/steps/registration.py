@@ -12,7 +12,8 @@ from edgekit.steps.base import Option, StepKind
 
 def _run_warp(arrays: tuple[Array, ...], options: Mapping[str, Option], threads: int) -> tuple[Array, ...]:
     image, flow_vox = arrays
-    return (kernels.warp(image, flow_vox, **options, threads=threads or None),)
+    order, boundary = int(options["order"]), str(options["boundary"])
+    return (kernels.warp(image, flow_vox, order=order, boundary=boundary, threads=threads or None),)
 
 
 def _infer_warp(specs: tuple[TensorSpec, ...], options: Mapping[str, Option]) -> tuple[TensorSpec, ...]:
@@ -26,7 +27,8 @@ def _infer_warp(specs: tuple[TensorSpec, ...], options: Mapping[str, Option]) ->
 def _run_integrate(
     arrays: tuple[Array, ...], options: Mapping[str, Option], threads: int
 ) -> tuple[Array, ...]:
-    return (kernels.integrate_velocity(arrays[0], **options, threads=threads or None),)
+    steps, boundary = int(options["steps"]), str(options["boundary"])
+    return (kernels.integrate_velocity(arrays[0], steps=steps, boundary=boundary, threads=threads or None),)
 
 
 def _infer_integrate(specs: tuple[TensorSpec, ...], options: Mapping[str, Option]) -> tuple[TensorSpec, ...]:

@@ -106,43 +106,48 @@ def smooth_velocity(rng: Generator, shape: Sequence[int]) -> Tensor:
 
 
 def contrast(rng: Generator, labels: Tensor) -> Tensor:
-    """A noise-free image [D, H, W] of ``labels``: one random grey value per label and a smooth texture."""
+    """A noise-free image [D, H, W] of ``labels``: a random grey value per label, a smooth texture, a blur."""
     count = int(labels.max()) + 1
     grey = torch.rand(count, generator=rng)
+    if choice(rng, 0, 2):
+        # Soft tissues differ little from each other and much from the background.
+        span = uniform(rng, 0.1, 0.5)
+        grey = uniform(rng, 0, 1 - span) + span * grey
     if uniform(rng, 0, 1) < 0.7:
         grey[0] = 0
     image = grey[labels]
     if uniform(rng, 0, 1) < 0.7:
         strength = torch.rand(count, generator=rng)[labels] * uniform(rng, 0, 0.25) * (labels > 0)
         image = image + strength * spline_noise(rng, 1, image.shape, uniform(rng, 2, 6))[0]
-    return image
+    return gaussian_blur(image[None], uniform(rng, 0, 1.2))[0]
 
 
 def acquire(rng: Generator, image: Tensor, difficulty: float) -> Tensor:
     """One acquisition of a clean image: blur, bias field, gamma and noise, from none (0) to strong (1)."""
-    image = gaussian_blur(image[None], difficulty * uniform(rng, 0, 1.2))[0]
+    if uniform(rng, 0, 1) < 0.3:
+        image = gaussian_blur(image[None], difficulty * uniform(rng, 0, 1.2))[0]
     if choice(rng, 0, 2):
         bias = spline_noise(rng, 1, image.shape, uniform(rng, 24, 64))[0]
         image = image * torch.exp(bias * difficulty * uniform(rng, 0, 0.25))
     low, high = image.amin(), image.amax()
-    gamma = math.exp(difficulty * uniform(rng, -0.4, 0.4))
+    gamma = math.exp(difficulty * uniform(rng, -1, 1) ** 3 * 0.5)
     image = ((image - low) / (high - low).clamp(min=1e-6)) ** gamma
-    noise = torch.randn(image.shape, generator=rng) * difficulty * uniform(rng, 0, 1) ** 2 * 0.08
+    noise = torch.randn(image.shape, generator=rng) * difficulty * uniform(rng, 0, 1) ** 3 * 0.08
     return image + noise * (1 if choice(rng, 0, 2) else image)
 
 
 def registration_case(rng: Generator, shape: Sequence[int], difficulty: float) -> tuple[Tensor, ...]:
     """Moving and fixed image [1, D, H, W], the velocity between them [3, D, H, W], the body [1, D, H, W].
 
-    ``fixed`` shows the anatomy of ``moving`` pulled by the integrated velocity; at difficulty 1, three
-    times of ten in another contrast.
+    ``fixed`` shows the anatomy of ``moving`` pulled by the integrated velocity; at difficulty 1, one
+    time of four in another contrast.
     """
     labels = label_map(rng, shape)
     velocity = smooth_velocity(rng, shape)
     flow = integrate_plain(velocity[None], 5, "edge")
     image = contrast(rng, labels)
     pulled = warp_plain(labels[None, None].float(), flow, 0, "edge")[0, 0].long()
-    if uniform(rng, 0, 1) < 0.3 * difficulty:
+    if uniform(rng, 0, 1) < 0.25 * difficulty:
         other = contrast(rng, pulled)
     else:
         other = warp_plain(image[None, None], flow, 1, "edge")[0, 0]

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import textwrap
 from pathlib import Path
 
 import backend_models as models
@@ -252,11 +251,8 @@ print(json.dumps({"modules": sorted(sys.modules), "used": used, "share": busy / 
 
 @each_backend
 def test_a_fresh_process_opens_without_torch_onnx_or_network(backend: str, tmp_path: Path) -> None:
-    artifact = compiled(backend, "unet3d").artifact
-    (tmp_path / "info").write_text(json.dumps(schema.encode(artifact.info)))
-    for name, content in artifact.files.items():
-        (tmp_path / name).write_bytes(content)
-    command = [sys.executable, "-c", textwrap.dedent(FRESH), json.dumps(sys.path), str(tmp_path)]
+    arguments = saved(compiled(backend, "unet3d").artifact, tmp_path)
+    command = [sys.executable, "-c", FRESH, *arguments]
     answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     heavy = {"torch", "onnx_ir", "onnxscript", "openvino_telemetry"} | (
         set() if backend == "reference" else {"onnx"}
@@ -265,6 +261,48 @@ def test_a_fresh_process_opens_without_torch_onnx_or_network(backend: str, tmp_p
     assert answer["used"] == []
     if backend != "reference":
         assert answer["share"] < 1.3, "one thread was asked for"
+
+
+INTERRUPTED = """
+import json, os, signal, sys
+sys.path[:] = json.loads(sys.argv[1])
+import numpy as np
+from edgekit import schema
+from edgekit.backends import BACKENDS
+from edgekit.backends.base import Artifact, ArtifactInfo
+from edgekit.errors import SessionError
+from pathlib import Path
+folder = Path(sys.argv[2])
+info = schema.decode(ArtifactInfo, json.loads((folder / "info").read_text()), error=SessionError, where="")
+artifact = Artifact(info, {name: (folder / name).read_bytes() for name in info.files})
+sessions = [BACKENDS[info.backend].open(artifact, threads=1) for _ in range(3)]
+while sessions:
+    session = sessions.pop(0)
+    session.run({spec.name: np.full(spec.largest_shape, 0.5, spec.dtype) for spec in info.inputs})
+    session.close()
+    del session
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    signal.pause()
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def saved(artifact: Artifact, folder: Path) -> list[str]:
+    """The artifact in a folder, as arguments of the programs here."""
+    (folder / "info").write_text(json.dumps(schema.encode(artifact.info)))
+    for name, content in artifact.files.items():
+        (folder / name).write_bytes(content)
+    return [json.dumps(sys.path), str(folder)]
+
+
+@each_backend
+def test_an_interrupt_after_closing_is_only_that(backend: str, tmp_path: Path) -> None:
+    arguments = saved(compiled(backend, "unet2d").artifact, tmp_path)
+    command = [sys.executable, "-c", INTERRUPTED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 NO_NETWORK = """
