@@ -25,7 +25,7 @@ from edgekit.reports import AccuracyLimits, AccuracyReport, Candidate, LatencyRe
 from edgekit.spec import Array
 from edgekit.target import Target
 
-_MEASURE_S = 4.0
+_MEASURE_S = 2.0
 
 # Makes the bundle of a compiled network.
 Draft = Callable[[Artifact], Bundle]
