@@ -80,7 +80,11 @@ def test_lengths_that_vary_keep_one_name(tmp_path: Path) -> None:
 
 def test_a_tensor_that_is_an_output_too_keeps_its_name(tmp_path: Path) -> None:
     text = """(float[1, 2, 8, 8] image) => (float[1, 2, 8, 8] velocity, float[1, 2, 8, 8] moved)
-        { velocity = Neg (image)  f = edgekit.IntegrateVelocity (velocity)  moved = edgekit.Warp (image, f) }"""
+        {
+            velocity = Neg (image)
+            f = edgekit.IntegrateVelocity (velocity)
+            moved = edgekit.Warp (image, f)
+        }"""
     graph = split(text, tmp_path).graph
     assert [spec.name for spec in graph.outputs] == ["velocity"]
     assert graph.after[0].inputs == ("velocity",)

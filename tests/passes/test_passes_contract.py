@@ -29,7 +29,12 @@ MODELS = {
     "twice the same": """(float[1, 4] x) => (float[1, 4] y)
         { a = Relu (x)  b = Relu (x)  y = Add (a, b) }""",
     "output is an input": "(float[1, 4] x) => (float[1, 4] y) { y = Identity (x) }",
-    "two names of one tensor": "(float[1, 4] x) => (float[1, 4] y, float[1, 4] z) { y = Relu (x) z = Identity (y) }",
+    "two names of one tensor": """(float[1, 4] x) => (float[1, 4] y, float[1, 4] z)
+        { y = Relu (x)  z = Identity (y) }""",
+    "two names of an input": """(float[1, 4] x) => (float[1, 4] y, float[1, 4] z)
+        { y = Identity (x)  z = Identity (y) }""",
+    "outputs that change places": """(float[1, 4] x) => (float[1, 4] y, float[1, 4] z)
+        { a = Relu (x)  b = Neg (x)  z = Identity (a)  y = Identity (b) }""",
     "a constant output": """(float[1, 4] x) => (float[1, 4] y, float[2] z)
         { y = Relu (x)  z = Constant <value = float[2] {1, 2}> () }""",
     "shape arithmetic": """(float[2, 6] x) => (float[3, 4] y) <int64[1] i = {0}, int64[1] two = {2}>
