@@ -7,6 +7,14 @@ import os
 import pytest
 
 
+def pytest_report_header() -> list[str]:
+    """Name the variants of operators that this machine cannot run, and so does not test."""
+    from edgekit.kernels.base import OPERATORS
+
+    missing = {v.name: v.missing() for name in OPERATORS for v in OPERATORS[name].variants if v.missing()}
+    return [f"not tested here: {name}: {reason}" for name, reason in missing.items()]
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """In CI a skip is a failure, unless it is about hardware or software that no such machine has."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

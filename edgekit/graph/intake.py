@@ -214,6 +214,13 @@ def _is_known_domain(domain: str) -> bool:
     return domain.startswith("ai.onnx.") and any(s.domain == domain for s in onnx.defs.get_all_schemas())
 
 
+def mib(size: int) -> str:
+    """Bytes as people read them, also absurdly many."""
+    if size < 1 << 20:
+        return f"{size} bytes"
+    return f"{size >> 20} MiB" if size < 1 << 50 else f"2^{size.bit_length() - 1} bytes"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's text, at most 200 characters."""
     text = str(error).strip() or type(error).__name__
@@ -310,7 +317,7 @@ class _Walk:
         bits = math.prod(max(n, 1) for n in lengths) * _BITS.get(tensor.elem_type, 8)
         if bits > self.limits.tensor_bytes * 8:
             raise GraphError(
-                f"a tensor of {bits >> 23} MiB: want at most {self.limits.tensor_bytes >> 20}", where=where
+                f"a tensor of {mib(bits // 8)}: want at most {mib(self.limits.tensor_bytes)}", where=where
             )
 
     def check_tensor(self, tensor: onnx.TensorProto) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgekit.errors import GraphError, UnsupportedError
-from edgekit.graph.intake import IntakeLimits, describe, element_bits, first_line
+from edgekit.graph.intake import IntakeLimits, describe, element_bits, first_line, mib
 from edgekit.spec import Array
 
 if TYPE_CHECKING:
@@ -265,14 +265,10 @@ class _Walk:
 
 def _over_budget(what: str, size: int, limit: int, where: str) -> GraphError:
     return GraphError(
-        f"{what} would take {_mib(size)}: want at most {_mib(limit)}",
+        f"{what} would take {mib(size)}: want at most {mib(limit)}",
         where=where,
         hint="give smaller shapes with --shape; a model that needs this much does not suit a device",
     )
-
-
-def _mib(size: int) -> str:
-    return f"{size >> 20} MiB" if size < 1 << 50 else f"2^{size.bit_length() - 1} bytes"
 
 
 def _shape_of(found: onnx.TypeProto | None) -> tuple[int | None, ...] | None:

@@ -86,18 +86,12 @@ def export_module(
     where = type(module).__qualname__
     specs = _input_specs(module, shapes or {}, samples or {}, where)
     inputs = {s.name: s.check(samples[s.name]) for s in specs} if samples else generate_inputs(specs)
-    training = module.training
-    module.eval()
     try:
-        flat = _Flat(module, [spec.name for spec in specs])
-        outputs = _run(flat, inputs, where)
-        with _quiet(), torch.no_grad():
-            data = _EXPORTERS[exporter](flat, specs, list(outputs))
-    except _ExportFailed as failure:
-        return str(failure)
-    finally:
-        module.train(training)
-    try:
+        with _for_inference(module):
+            flat = _Flat(module, [spec.name for spec in specs])
+            outputs = _run(flat, inputs, where)
+            with _quiet(), torch.no_grad():
+                data = _EXPORTERS[exporter](flat, specs, list(outputs))
         found = _examine(data, specs, list(outputs), limits, where)
     except _ExportFailed as failure:
         return str(failure)
@@ -482,6 +476,22 @@ def _reason(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
     return text if len(text) <= _REASON_CHARACTERS else text[: _REASON_CHARACTERS - 1] + "…"
+
+
+@contextlib.contextmanager
+def _for_inference(module: nn.Module) -> Iterator[None]:
+    """Without dropout and with the recorded statistics; the module is given back as it was."""
+    training = {part: part.training for part in module.modules()}
+    try:
+        module.eval()
+    except NotImplementedError:  # the module of a .pt2 file, whose mode was fixed when it was made
+        yield
+        return
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 @contextlib.contextmanager

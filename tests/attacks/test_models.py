@@ -778,9 +778,10 @@ def test_weights_that_run_code_are_refused(attack: Callable[[Path, Path], None],
 
 def test_torch_itself_would_not_run_them_either(tmp_path: Path) -> None:
     """What keeps pickles from running is torch's weights_only; the look before is only faster."""
+    import torch
+
     from edgekit.torch.export import _load_weights
 
-    torch = pytest.importorskip("torch")
     for number, attack in enumerate(WEIGHTS):
         path, canary = tmp_path / f"{number}.pt", tmp_path / "canary"
         attack(path, canary)

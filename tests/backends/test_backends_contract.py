@@ -35,8 +35,6 @@ REFUSED = {
 # Largest difference from the reference, over the largest value of the reference.
 TOLERANCE = {"float16": 4e-3}
 DEFAULT_TOLERANCE = 1e-4
-# Compiles that do not give the same bytes twice, and why. None so far.
-NOT_DETERMINISTIC: dict[str, str] = {}
 
 PAIRS = [(backend, network) for backend in BACKENDS for network in NETWORKS]
 WORKING = [pair for pair in PAIRS if pair not in REFUSED]
@@ -166,8 +164,6 @@ def test_any_number_of_threads_gives_the_same(backend: str) -> None:
 
 @each_backend
 def test_two_compiles_give_the_same_bytes(backend: str) -> None:
-    if backend in NOT_DETERMINISTIC:
-        pytest.skip(NOT_DETERMINISTIC[backend])
     again = BACKENDS[backend].compile(net("blocks"), TARGET, sample=sample(net("blocks")), threads=1)
     assert dict(again.artifact.files) == dict(compiled(backend, "blocks").artifact.files)
 

@@ -8,14 +8,13 @@ import pytest
 from edgekit.errors import KernelError
 from edgekit.kernels.base import ISAS, OPERATORS, Case, Operator, Variant, native_status
 
-VARIANTS = [(name, variant.name) for name in OPERATORS for variant in OPERATORS[name].variants]
+# What this machine cannot run is named in the head of the report (tests/conftest.py).
+VARIANTS = [(name, v.name) for name in OPERATORS for v in OPERATORS[name].variants if not v.missing()]
 
 
 def variant_of(name: str, variant_name: str) -> tuple[Operator, Variant]:
     operator = OPERATORS[name]
     variant = next(v for v in operator.variants if v.name == variant_name)
-    if variant.missing():
-        pytest.skip(variant.missing())
     return operator, variant
 
 

@@ -122,7 +122,6 @@ def test_calls_from_many_threads_at_once(problem):
         np.testing.assert_array_equal(result, want)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_has_threads_of_its_own():
     code = """
 import os, sys, numpy as np

@@ -5,15 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 
 from edgekit import volumes
 from edgekit.errors import InputError, UnavailableError
 from edgekit.registry import Requirement
 from edgekit.volumes import dicom
-
-pydicom = pytest.importorskip("pydicom")
-
 
 _PLACE_AND_THICKNESS = ("ImagePositionPatient", "SpacingBetweenSlices", "SliceThickness")
 
@@ -22,8 +20,7 @@ def example(name: str) -> Path:
     from pydicom.data import get_testdata_file
 
     path = get_testdata_file(name, download=False)
-    if path is None:
-        pytest.skip(f"pydicom does not ship {name}")
+    assert path is not None, f"pydicom does not ship {name}"
     return Path(str(path))
 
 
@@ -71,7 +68,6 @@ def test_an_mr_slice_keeps_its_values() -> None:
 
 
 def test_an_ultrasound_clip_becomes_luma_frame_by_frame() -> None:
-    pytest.importorskip("PIL")
     volume = volumes.read(example("examples_ybr_color.dcm"))
     assert volume.array.shape == (30, 240, 320) and volume.spacing_mm_zyx is None
     assert "luma" in volume.notes[0]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +15,6 @@ from edgekit.registry import Requirement
 from edgekit.spec import Array
 from edgekit.volumes import Volume, nifti
 from edgekit.volumes.volume import affine_of
-
-nibabel = pytest.importorskip("nibabel")
 
 GRID = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 OBLIQUE = np.array([[-1.5, 0.25, 0.5, 10.0], [0.25, 2.0, -0.25, -20.5], [0.5, 0.5, 3.0, 7.75], [0, 0, 0, 1]])
@@ -154,7 +153,8 @@ def test_damaged_files_give_one_clear_error(tmp_path: Path, ending: str, data: s
     good = tmp_path / f"good.{ending}"
     if not good.exists():
         if ending == "dcm":
-            pydicom_data = pytest.importorskip("pydicom.data")
+            from pydicom import data as pydicom_data
+
             good.write_bytes(
                 Path(pydicom_data.get_testdata_file("MR_small.dcm", download=False)).read_bytes()
             )
@@ -247,7 +247,8 @@ def test_without_nibabel_the_install_line_is_shown(tmp_path: Path, monkeypatch: 
 
 
 def test_the_brain_template_that_ships_with_nilearn_lies_as_it_says() -> None:
-    datasets = pytest.importorskip("nilearn.datasets")
+    from nilearn import datasets
+
     folder = Path(datasets.__file__).parent / "data"
     path = next(folder.glob("mni_icbm152_t1*.nii.gz"))
     volume = volumes.read(path)
