@@ -165,7 +165,9 @@ class Contest:
             return GateError(
                 "no candidate keeps within the limits, so no bundle was written\n  " + "\n  ".join(lines),
                 where=", ".join(self.attempts),
-                hint="loosen --max-abs-error / --min-snr-db, or choose another --backend",
+                hint="loosen --max-abs-error / --min-snr-db, or choose another --backend"
+                if self.limits != AccuracyLimits()
+                else "--input NAME=FILE judges on an image of your own",
             )
         errors = list(self.errors.values())
         if len(errors) == 1:

@@ -150,7 +150,7 @@ def compile(
     for backend_name in wanted:
         on_event(f"compile with {BACKENDS[backend_name].title}")
         contest.enter(backend_name, draft)
-    on_event(f"measure {', '.join(contest.passed())} side by side")
+    on_event(f"measure {', '.join(contest.passed())}")
     bundle = contest.winner()
     if output is not None:
         on_event(f"write {output}")

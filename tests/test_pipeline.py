@@ -121,6 +121,17 @@ def test_a_failed_gate_writes_no_bundle(smooth: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_agreement_with_a_constant_is_no_evidence(tmp_path: Path) -> None:
+    nothing = """
+    <ir_version: 9, opset_import: ["" : 20]>
+    nothing (float[1, 1, 8, 8] image) => (float[1, 1, 8, 8] zero) { zero = Sub (image, image) }
+    """
+    with pytest.raises(GateError, match="constant proves nothing") as refused:
+        compile(save(tmp_path, nothing), backend="onnxruntime", output=tmp_path / "x.ekb")
+    assert "--input" in (refused.value.hint or "")
+    assert not (tmp_path / "x.ekb").exists()
+
+
 def test_a_plan_compiles_nothing_and_writes_nothing(
     smooth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ import inspect
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -230,13 +231,18 @@ class _Flat(nn.Module):
     def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
         super().__init__()
         self.module = module
-        kinds = {p.kind for p in inspect.signature(module.forward).parameters.values()}
-        self.names = None if kinds == {inspect.Parameter.VAR_POSITIONAL} else tuple(names)
+        parameters = inspect.signature(module.forward).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+            self.keywords: tuple[str, ...] = ()
+            return
+        # By position as far as it goes: the module of a .pt2 file takes no keywords.
+        order = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        leading = takewhile(lambda pair: pair[0] == pair[1], zip(names, order, strict=False))
+        self.keywords = tuple(names[len(list(leading)) :])
 
     def call(self, *tensors: Tensor) -> Any:
-        if self.names is None:
-            return self.module(*tensors)
-        return self.module(**dict(zip(self.names, tensors, strict=True)))
+        split = len(tensors) - len(self.keywords)
+        return self.module(*tensors[:split], **dict(zip(self.keywords, tensors[split:], strict=True)))
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(_named_outputs(self.module, self.call(*tensors)).values())
