@@ -1,6 +1,6 @@
 """Weight files, looked at before torch is loaded.
 
-``torch.load(weights_only=True)`` is what keeps a pickle from running (:mod:`edgekit.torch.export`). This
+``torch.load(weights_only=True)`` is what keeps a pickle from running (:mod:`edgekit.torch.source`). This
 look refuses at once, and by name, what that would refuse after seconds of imports.
 """
 

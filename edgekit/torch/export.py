@@ -7,7 +7,6 @@ transformers, tracing knows no sampling of volumes. :mod:`edgekit.graph.load` as
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import io
 import sys
@@ -28,9 +27,9 @@ from edgekit.graph.load import Exported, examine
 from edgekit.samples import generate_inputs
 from edgekit.spec import LAYOUTS, Array, Dim, TensorSpec
 from edgekit.torch import operators  # noqa: F401 - registers edgekit::warp and its siblings with torch
+from edgekit.torch.source import call_factory, load_weights, read_pt2, reason
 
 OPSET = 20
-_REASON_CHARACTERS = 300
 
 
 class _ExportFailed(Exception):
@@ -46,11 +45,11 @@ def export_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     notes: list[str] = []
     shapes = arguments["shapes"]
     if source.endswith(".pt2"):
-        module, shapes = _read_pt2(source, shapes)
+        module, shapes = read_pt2(source, shapes)
     else:
-        module = _call_factory(source)
+        module = call_factory(source)
         if arguments["weights"] is not None:
-            notes += _load_weights(module, Path(arguments["weights"]))
+            notes += load_weights(module, Path(arguments["weights"]))
     limits = schema.decode(IntakeLimits, arguments["limits"], error=ModelError, where="limits")
     exported = export_module(module, shapes, limits, request.arrays, arguments["exporter"])
     if isinstance(exported, str):
@@ -97,100 +96,6 @@ def export_module(
     except _ExportFailed as failure:
         return str(failure)
     return Exported(data, found, inputs, outputs)
-
-
-def _call_factory(source: str) -> nn.Module:
-    """The module that ``"package.module:function"`` returns."""
-    name, _, function = source.partition(":")
-    try:
-        factory = getattr(importlib.import_module(name), function)
-        module = factory()
-    except EdgekitError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"the factory failed: {_reason(error)}",
-            where=source,
-            hint=f"python -c 'import {name}' shows more",
-        ) from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(
-            f"a factory wants to return a torch.nn.Module, got {type(module).__name__}", where=source
-        )
-    return module
-
-
-def _load_weights(module: nn.Module, path: Path) -> list[str]:
-    """Load a state dictionary. Nothing in the file is ever executed."""
-    notes = []
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # safetensors, zip, unpickling and torch's own errors
-        raise ModelError(f"the weights cannot be read: {_reason(error)}", where=path.name) from error
-    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]
-        notes.append(f"took the entry 'state_dict' of {path.name}")
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            "the weights want to be a state dictionary: tensors by name",
-            where=path.name,
-            hint="torch.save(model.state_dict(), 'model.pt')",
-        )
-    _check_state(module, state, path)
-    module.load_state_dict(dict(state))
-    return notes
-
-
-def _check_state(module: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    wanted = module.state_dict()
-    other = [
-        f"{name} (want {_sizes(tensor)}, got {_sizes(state[name])})"
-        for name, tensor in wanted.items()
-        if name in state and tensor.shape != state[name].shape
-    ]
-    groups = {
-        "missing": [name for name in wanted if name not in state],
-        "unknown": [name for name in state if name not in wanted],
-        "of another shape": other,
-    }
-    problems = [
-        f"  {len(names)} {title}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}"
-        for title, names in groups.items()
-        if names
-    ]
-    if problems:
-        raise ModelError(
-            "\n".join(["the weights do not fit the module:", *problems]),
-            where=path.name,
-            hint="use the weights and the factory of one model",
-        )
-
-
-def _sizes(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
-
-
-def _read_pt2(source: str, shapes: Mapping[str, str]) -> tuple[nn.Module, Mapping[str, str]]:
-    """The module of an exported program that the user trusts, with the shapes it was exported for."""
-    try:
-        program = torch.export.load(source)
-        module = program.module()
-    except Exception as error:
-        raise ModelError(
-            f"the .pt2 file cannot be read: {_reason(error)}", where=Path(source).name
-        ) from error
-    recorded = {}
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in program.graph_signature.user_inputs:
-            lengths = node.meta["val"].shape
-            if all(isinstance(length, int) for length in lengths):
-                recorded[node.name] = "x".join(map(str, lengths))
-    return module, {**recorded, **shapes}
 
 
 def _input_specs(
@@ -275,7 +180,7 @@ def _run(flat: _Flat, inputs: Mapping[str, Array], where: str) -> dict[str, Arra
     except Exception as error:
         shapes = ", ".join(f"{name}: {'x'.join(map(str, a.shape))}" for name, a in inputs.items())
         raise ModelError(
-            f"the module fails on inputs of these shapes ({shapes}): {_reason(error)}",
+            f"the module fails on inputs of these shapes ({shapes}): {reason(error)}",
             where=where,
             hint="check --shape: most networks want multiples of 8, 16 or 32",
         ) from error
@@ -365,7 +270,7 @@ def _export_dynamo(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
         except Exception as error:  # noqa: BLE001 - any exception of the exporter means that it failed
             failure = failure or error
     assert failure is not None
-    raise _ExportFailed(_reason(failure)) from failure
+    raise _ExportFailed(reason(failure)) from failure
 
 
 def _derived_dims(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...]:
@@ -438,7 +343,7 @@ def _export_legacy(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
                 custom_opsets={opset.DOMAIN: opset.VERSION},
             )
         except Exception as error:
-            raise _ExportFailed(_reason(error)) from error
+            raise _ExportFailed(reason(error)) from error
     return file.getvalue()
 
 
@@ -473,15 +378,6 @@ _EXPORTERS: dict[str, Callable[[_Flat, tuple[TensorSpec, ...], Sequence[str]], b
     "dynamo": _export_dynamo,
     "legacy": _export_legacy,
 }
-
-
-def _reason(error: BaseException) -> str:
-    """One line of an exception, of the one at the root where they are chained."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = f"{type(error).__name__}: {' '.join(lines[:2])}" if lines else type(error).__name__
-    return text if len(text) <= _REASON_CHARACTERS else text[: _REASON_CHARACTERS - 1] + "…"
 
 
 @contextlib.contextmanager

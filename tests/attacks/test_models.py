@@ -780,13 +780,13 @@ def test_torch_itself_would_not_run_them_either(tmp_path: Path) -> None:
     """What keeps pickles from running is torch's weights_only; the look before is only faster."""
     import torch
 
-    from edgekit.torch.export import _load_weights
+    from edgekit.torch.source import load_weights
 
     for number, attack in enumerate(WEIGHTS):
         path, canary = tmp_path / f"{number}.pt", tmp_path / "canary"
         attack(path, canary)
         with pytest.raises(ModelError):
-            _load_weights(torch.nn.Linear(1, 1), path)
+            load_weights(torch.nn.Linear(1, 1), path)
         assert not canary.exists()
 
 

@@ -391,10 +391,10 @@ def test_outputs_want_to_be_tensors() -> None:
     ],
 )
 def test_a_factory_that_fails_is_the_users_error(source: str, text: str) -> None:
-    from edgekit.torch.export import _call_factory
+    from edgekit.torch.source import call_factory
 
     with pytest.raises(ModelError, match=text) as caught:
-        _call_factory(source)
+        call_factory(source)
     assert caught.value.where == source
 
 
@@ -428,22 +428,22 @@ def test_weights_are_loaded(suffix: str, tmp_path: Path) -> None:
 
 
 def test_weights_in_a_checkpoint_are_found_and_said(tmp_path: Path) -> None:
-    from edgekit.torch.export import _load_weights
+    from edgekit.torch.source import load_weights
 
     net = module("net")
     torch.save({"epoch": 3, "state_dict": net.state_dict()}, tmp_path / "w.pt")
-    assert _load_weights(net, tmp_path / "w.pt") == ["took the entry 'state_dict' of w.pt"]
+    assert load_weights(net, tmp_path / "w.pt") == ["took the entry 'state_dict' of w.pt"]
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
-    from edgekit.torch.export import _load_weights
+    from edgekit.torch.source import load_weights
 
     path = state(
         tmp_path / "w.pt",
         **{"head.weight": None, "tail.weight": torch.zeros(1), "encoder.0.bias": torch.zeros(5)},
     )
     with pytest.raises(ModelError) as caught:
-        _load_weights(module("net"), path)
+        load_weights(module("net"), path)
     assert caught.value.message.splitlines()[1:] == [
         "  1 missing: head.weight",
         "  1 unknown: tail.weight",
@@ -452,11 +452,11 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
 
 
 def test_weights_are_a_state_dictionary(tmp_path: Path) -> None:
-    from edgekit.torch.export import _load_weights
+    from edgekit.torch.source import load_weights
 
     torch.save([torch.zeros(1)], tmp_path / "w.pt")
     with pytest.raises(ModelError, match="state dictionary"):
-        _load_weights(module("net"), tmp_path / "w.pt")
+        load_weights(module("net"), tmp_path / "w.pt")
 
 
 def test_weights_go_with_a_factory_not_a_module(tmp_path: Path) -> None:
