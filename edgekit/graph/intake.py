@@ -30,6 +30,7 @@ class IntakeLimits:
 
     Attributes:
         file_bytes: Model file and external data together; ONNX itself ends at 2 GiB.
+        structure_bytes: Of the model file, everything but the numbers of tensors.
         tensor_bytes: Each tensor that exists while the network runs, at the largest shapes.
         constant_bytes: Each tensor that depends on no input: runtimes compute these when they load.
         constants_bytes: All of these together.
@@ -40,6 +41,7 @@ class IntakeLimits:
     """
 
     file_bytes: int = (2 << 30) - 1
+    structure_bytes: int = 32 << 20
     tensor_bytes: int = 8 << 30
     constant_bytes: int = 256 << 20
     constants_bytes: int = 1 << 30

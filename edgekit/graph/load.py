@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 # Of the time limit, what torch.export may use before tracing gets its turn.
 _FIRST_SHARE = 0.6
 _CHECK_TIME_S = 60.0
-_CHECK_MEMORY_BYTES = 448 << 20
+_CHECK_MEMORY_BYTES = 384 << 20
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ def load(
 
 
 def _load_onnx(path: Path, shapes: Mapping[str, str] | None, limits: IntakeLimits) -> Loaded:
-    data = _read_file(path, limits)
+    data, payload = _read_file(path, limits)
     try:
         answer = isolation.run(
             "edgekit.graph.load:_check_job",
             {"path": str(path.absolute()), "shapes": dict(shapes or {}), "limits": schema.encode(limits)},
-            limits=isolation.Limits(_CHECK_TIME_S, _CHECK_MEMORY_BYTES + 3 * len(data)),
+            limits=isolation.Limits(_CHECK_TIME_S, _CHECK_MEMORY_BYTES + 3 * payload),
             what=f"checking {path.name}",
             error=GraphError,
         ).value
@@ -153,8 +153,8 @@ def _load_onnx(path: Path, shapes: Mapping[str, str] | None, limits: IntakeLimit
     return Loaded(build_graph(model, found, f"loaded {path.name}"), None, ())
 
 
-def _read_file(path: Path, limits: IntakeLimits) -> bytes:
-    """The bytes of a regular file whose outline is a model's."""
+def _read_file(path: Path, limits: IntakeLimits) -> tuple[bytes, int]:
+    """The bytes of a regular file whose outline is a model's, and how many of them are tensors' numbers."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
@@ -168,8 +168,14 @@ def _read_file(path: Path, limits: IntakeLimits) -> bytes:
                 f"too large a file: want at most {limits.file_bytes} bytes, got {status.st_size}",
                 where=path.name,
             )
-        wire.check_outline(descriptor, status.st_size, nodes=limits.nodes, where=path.name)
-        return file.read(limits.file_bytes + 1)
+        payload = wire.check_outline(
+            descriptor,
+            status.st_size,
+            nodes=limits.nodes,
+            structure_bytes=limits.structure_bytes,
+            where=path.name,
+        )
+        return file.read(status.st_size), payload
 
 
 def _check_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
@@ -190,7 +196,7 @@ def check_file(
     Raises:
         EdgekitError: As :func:`load` says for ``.onnx`` files.
     """
-    data = _read_file(path, limits)
+    data, _ = _read_file(path, limits)
     found = examine(_parse(data, path.name), path.parent, shapes, limits, path.name)
     return hashlib.sha256(data).hexdigest(), found
 

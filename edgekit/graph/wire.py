@@ -28,7 +28,11 @@ _MODEL_FIELDS = {
     25: _LENGTH,
     26: _LENGTH,
 }
-_GRAPH, _OPSET, _NODE = 7, 8, 1
+_GRAPH, _OPSET = 7, 8
+# Fields of GraphProto, NodeProto, AttributeProto and TensorProto that lead to numbers.
+_NODE, _INITIALIZER, _ATTRIBUTE, _TENSOR = 1, 5, 5, 5
+_NUMBERS = {4, 9, 10}  # float_data, raw_data, double_data: they take as much memory as file
+_WORTH_A_LOOK = 1024
 _LARGEST_VARINT = 10
 
 
@@ -36,26 +40,31 @@ class _Damaged(Exception):
     pass
 
 
-def check_outline(descriptor: int, size: int, *, nodes: int, where: str) -> None:
+def check_outline(descriptor: int, size: int, *, nodes: int, structure_bytes: int, where: str) -> int:
     """Refuse a file that cannot be an ONNX model.
 
     Args:
         descriptor: Of the open file.
         size: Its bytes.
         nodes: Most nodes (and, each for itself, other entries) that a graph may have.
+        structure_bytes: Most bytes of everything that is no number of a tensor. Parsing multiplies these.
         where: Name of the file, for messages.
 
+    Returns:
+        Bytes of tensors' numbers.
+
     Raises:
-        GraphError: Not ONNX, truncated, or with too many nodes.
+        GraphError: Not ONNX, truncated, or with too many nodes or too much structure.
     """
     seen: set[int] = set()
+    payload = 0
     try:
         for number, kind, start, end in _fields(descriptor, 0, size):
             if _MODEL_FIELDS.get(number) != kind:
                 raise _Damaged(f"byte {start}: field {number} is none of an ONNX model")
             seen.add(number)
             if number == _GRAPH:
-                _check_graph(descriptor, start, end, nodes, where)
+                payload += _check_graph(descriptor, start, end, nodes, where)
     except _Damaged as damage:
         raise GraphError(
             f"not an ONNX model, or a damaged one: {damage}",
@@ -65,6 +74,12 @@ def check_outline(descriptor: int, size: int, *, nodes: int, where: str) -> None
     missing = [name for number, name in ((_GRAPH, "graph"), (_OPSET, "opset_import")) if number not in seen]
     if missing:
         raise GraphError(f"not an ONNX model, or a damaged one: no {' and no '.join(missing)}", where=where)
+    if size - payload > structure_bytes:
+        raise GraphError(
+            f"too much beside the weights: want at most {structure_bytes} bytes, got {size - payload}",
+            where=where,
+        )
+    return payload
 
 
 def check_text(where: str, *texts: object) -> None:
@@ -78,13 +93,35 @@ def check_text(where: str, *texts: object) -> None:
             raise GraphError(f"a name is no UTF-8 text: {text!r:.60}", where=where)
 
 
-def _check_graph(descriptor: int, start: int, end: int, nodes: int, where: str) -> None:
+def _check_graph(descriptor: int, start: int, end: int, nodes: int, where: str) -> int:
+    """Count the graph's entries; returns the bytes of its tensors' numbers."""
     counts: dict[int, int] = {}
-    for number, _, _, _ in _fields(descriptor, start, end):
+    payload = 0
+    for number, _, begin, stop in _fields(descriptor, start, end):
         counts[number] = counts.get(number, 0) + 1
         if counts[number] > nodes:
             what = "nodes" if number == _NODE else f"entries of field {number}"
             raise GraphError(f"too large a graph: want at most {nodes} {what}", where=where)
+        if number == _INITIALIZER:
+            payload += _numbers(descriptor, begin, stop, ())
+        elif number == _NODE:
+            payload += _numbers(descriptor, begin, stop, (_ATTRIBUTE, _TENSOR))
+    return payload
+
+
+def _numbers(descriptor: int, start: int, end: int, path: tuple[int, ...]) -> int:
+    """Bytes of numbers in the tensors that ``path`` leads to from a message; small ones count as nothing."""
+    if end - start < _WORTH_A_LOOK:
+        return 0
+    total = 0
+    for number, kind, begin, stop in _fields(descriptor, start, end):
+        if kind != _LENGTH:
+            continue
+        if path and number == path[0]:
+            total += _numbers(descriptor, begin, stop, path[1:])
+        elif not path and number in _NUMBERS:
+            total += stop - begin
+    return total
 
 
 def _fields(descriptor: int, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:

@@ -161,15 +161,19 @@ def a_million_nodes(path: Path) -> None:
     path.write_bytes(made.SerializeToString() + b"\x3a" + varint(len(graph)) + graph)
 
 
-def a_million_nodes_in_a_branch(path: Path) -> None:
+def a_million_nodes_in_a_branch(path: Path, count: int = 1_000_000) -> None:
     node = relu("x", "").SerializeToString()
-    nodes = (b"\x0a" + varint(len(node)) + node) * 1_000_000
+    nodes = (b"\x0a" + varint(len(node)) + node) * count
     attribute = b"\x0a\x01t\x32" + varint(len(nodes)) + nodes
     outer = b"\x22\x02If\x2a" + varint(len(attribute)) + attribute
     made = model([])
     graph = made.graph.SerializeToString() + b"\x0a" + varint(len(outer)) + outer
     made.ClearField("graph")
     path.write_bytes(made.SerializeToString() + b"\x3a" + varint(len(graph)) + graph)
+
+
+def ten_million_nodes_in_a_branch(path: Path) -> None:
+    a_million_nodes_in_a_branch(path, 10_000_000)
 
 
 # --- what is wrong with the graph
@@ -549,6 +553,7 @@ ATTACKS: dict[Attack, tuple[type[ModelError] | type[SpecError], str]] = {
     nested_twenty_times: (GraphError, "nested deeper"),
     a_million_nodes: (GraphError, "nodes"),
     a_million_nodes_in_a_branch: (GraphError, "nodes|takes too much"),
+    ten_million_nodes_in_a_branch: (GraphError, "too much beside the weights"),
     cycle: (GraphError, "cycle"),
     out_of_order: (GraphError, "not in order"),
     name_twice: (GraphError, "defined twice"),
@@ -660,7 +665,8 @@ def refuse_in_a_fresh_process(*arguments: str) -> dict[str, object]:
     "attack",
     [
         truncated, larger_than_protobuf, a_gigabyte_of_nothing, nested_ten_thousand_times, a_million_nodes,
-        a_million_nodes_in_a_branch, functions_that_multiply, constant_of_shape, tile_of_weights,
+        a_million_nodes_in_a_branch, ten_million_nodes_in_a_branch, functions_that_multiply,
+        constant_of_shape, tile_of_weights,
         many_constants_together, loop_without_end, external_huge_offset,
     ],
     ids=lambda attack: attack.__name__,

@@ -347,10 +347,10 @@ def test_the_very_bytes_that_were_checked_are_loaded(tmp_path: Path, monkeypatch
     path = write(CONV, tmp_path / "m.onnx")
     read = module._read_file
 
-    def read_then_swap(*arguments: object) -> bytes:
-        data = read(*arguments)  # type: ignore[arg-type]
+    def read_then_swap(*arguments: object) -> tuple[bytes, int]:
+        data, payload = read(*arguments)  # type: ignore[arg-type]
         path.write_bytes(data.replace(b"mask", b"kams"))
-        return data
+        return data, payload
 
     monkeypatch.setattr(module, "_read_file", read_then_swap)
     with pytest.raises(GraphError, match="changed while it was read"):
