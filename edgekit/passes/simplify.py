@@ -56,11 +56,11 @@ class SimplifyPass(Pass):
                 maker.name = f"{spec.name}/Identity"
         common.NameFixPass()(model)
         after = _count(model)
-        note = f"{before} nodes became {after}" if after != before else f"all {before} nodes are needed"
-        simpler = graph.with_model(model, f"simplify: {note}")
+        simpler = graph.with_model(model, f"simplify: {before} nodes became {after}")
         if simpler.digest() == graph.digest():
             return PassResult(graph, False)
-        return PassResult(simpler, True, (note,))
+        # Where no node went, shapes or names of tensors were filled in: nothing that a user wants to know.
+        return PassResult(simpler, True, (f"{before} nodes became {after}",) if after != before else ())
 
     def ensures(self, graph: Graph, target: Target) -> str | None:
         """Inputs and outputs keep their names and order."""
