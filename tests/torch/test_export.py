@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 
 from edgekit.errors import LimitError, ModelError, SpecError, UsageError
 from edgekit.graph import load as loading
@@ -17,8 +18,6 @@ from edgekit.graph.graph import Graph
 from edgekit.graph.intake import IntakeLimits
 from edgekit.graph.load import Loaded, load
 from edgekit.spec import Array, Dim
-
-torch = pytest.importorskip("torch")
 
 FACTORIES = """
 from collections import namedtuple
