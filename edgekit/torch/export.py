@@ -210,9 +210,6 @@ def _examine(
     if lost or extra or [value.name for value in model.graph.output] != list(outputs):
         changes = [f"lost the input {name}" for name in lost] + [f"made an input of {name}" for name in extra]
         raise _ExportFailed("; ".join(changes) or "changed the outputs")
-    fixed = _fixed_axes(model, specs)
-    if fixed:
-        raise _ExportFailed(f"fixed a length that should vary: {', '.join(fixed)}")
     shapes = {spec.name: "x".join(map(str, spec.dims)) for spec in specs}
     try:
         found = examine(model, Path(), shapes, limits, where)
@@ -220,16 +217,6 @@ def _examine(
         raise _ExportFailed(f"the exported graph is refused: {error.message} ({error.where})") from error
     order = {spec.name: spec for spec in found.inputs}
     return interface.Interface(tuple(order[spec.name] for spec in specs), found.outputs)
-
-
-def _fixed_axes(model: Any, specs: tuple[TensorSpec, ...]) -> list[str]:
-    dims = {value.name: value.type.tensor_type.shape.dim for value in model.graph.input}
-    return [
-        f"{spec.name} axis {axis}"
-        for spec in specs
-        for axis, length in enumerate(spec.dims)
-        if isinstance(length, Dim) and dims[spec.name][axis].HasField("dim_value")
-    ]
 
 
 def _example(specs: tuple[TensorSpec, ...]) -> tuple[Tensor, ...]:

@@ -522,6 +522,11 @@ def external_wrong_length(path: Path) -> None:
     with_external(path, location="w.bin", length="-1")
 
 
+def external_other_length(path: Path) -> None:
+    (path.parent / "w.bin").write_bytes(bytes(64))
+    with_external(path, location="w.bin", length="8")
+
+
 def external_text_length(path: Path) -> None:
     (path.parent / "w.bin").write_bytes(bytes(64))
     with_external(path, location="w.bin", length="16x")
@@ -543,7 +548,7 @@ def external_in_a_constant(path: Path) -> None:
 
 
 ATTACKS: dict[Attack, tuple[type[ModelError] | type[SpecError], str]] = {
-    truncated: (GraphError, "damaged"),
+    truncated: (GraphError, "damaged.* are left"),
     not_onnx: (GraphError, "not an ONNX model"),
     empty: (GraphError, "not an ONNX model"),
     larger_than_protobuf: (GraphError, "too large a file"),
@@ -616,6 +621,7 @@ ATTACKS: dict[Attack, tuple[type[ModelError] | type[SpecError], str]] = {
     external_negative_offset: (GraphError, "whole offset"),
     external_huge_offset: (GraphError, "too short"),
     external_wrong_length: (GraphError, "whole length"),
+    external_other_length: (GraphError, "want 16 bytes, got 8"),
     external_text_length: (GraphError, "whole length"),
     external_unknown_key: (GraphError, "unknown or repeated key"),
     external_memory_marker: (GraphError, "inside the model's folder"),

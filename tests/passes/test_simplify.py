@@ -51,6 +51,12 @@ def test_small_constants_are_computed_and_large_ones_are_not(tmp_path: Path) -> 
     assert len(large.to_bytes()) < 1000
 
 
+def test_constants_of_unknown_size_are_not_computed(tmp_path: Path) -> None:
+    text = """(float[1] x) => (float[1] y) <float[4] w = {1, 0, 2, 0}>
+        { n = NonZero (w)  c = Cast <to = 1> (n)  m = ReduceMax <keepdims = 0> (c)  y = Add (x, m) }"""
+    assert operators(simplify(text, tmp_path))[0] == "NonZero"
+
+
 def test_equal_weights_are_stored_once(tmp_path: Path) -> None:
     text = """(float[4] x) => (float[4] y) <float[4] a = {1, 2, 3, 4}, float[4] b = {1, 2, 3, 4}>
         { c = Add (x, a)  y = Mul (c, b) }"""

@@ -126,6 +126,16 @@ def named_tuple():
     return Tuple()
 
 
+class Fixes(nn.Module):
+    # A length that becomes a plain number is fixed for ever.
+    def forward(self, image):
+        return image + torch.arange(int(image.shape[-1]))
+
+
+def fixes():
+    return Fixes()
+
+
 class Slow(nn.Module):
     def forward(self, image):
         if torch.compiler.is_compiling():
@@ -283,6 +293,12 @@ def test_lengths_that_vary_really_do(exporter: str, monkeypatch: pytest.MonkeyPa
             wanted = module("net")(torch.from_numpy(image)).numpy()
         found = run(loaded.graph, {"image": image})["output"]
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_length_that_an_exporter_fixed_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    only("legacy", monkeypatch)
+    with pytest.raises(ModelError, match="tracing failed: the exported graph is refused"):
+        load(module("fixes"), shapes={"": "1x[8:16:4]"})
 
 
 @pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
