@@ -165,8 +165,9 @@ def test_the_extension_checks_for_itself(name):
 def test_the_extension_refuses_overlap_read_only_memory_and_unknown_words():
     field = np.zeros((1, 2, 4, 5), np.float32)
     out = np.zeros_like(field)
-    with pytest.raises(ValueError, match="overlaps"):
-        _C.warp(field, field, field)
+    for image, flow in ((field, out), (out, field)):
+        with pytest.raises(ValueError, match="overlaps"):
+            _C.warp(image, flow, field)
     frozen = out.copy()
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):

@@ -141,6 +141,13 @@ def test_a_nan_voxel_reaches_its_neighbours_at_weight_0():
     assert np.flatnonzero(np.isnan(moved)).tolist() == [9, 10]
 
 
+def test_a_line_of_one_voxel_has_no_neighbour_in_the_next_line():
+    image = np.zeros((1, 1, 2, 3, 1), np.float32)
+    image[0, 0, 1, 0] = np.nan
+    moved = warp(image, np.zeros((1, 3, 2, 3, 1), np.float32))
+    assert np.argwhere(np.isnan(moved[0, 0, ..., 0])).tolist() == [[0, 0], [1, 0]]
+
+
 @pytest.mark.parametrize("order", [2, -1, "linear", True, None])
 def test_unknown_order_is_refused(order):
     with pytest.raises(KernelError, match="order: want one of 0, 1"):
