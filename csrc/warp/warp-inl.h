@@ -7,8 +7,8 @@
 // time.
 #pragma once
 
-#include "warp/warp.h"
 #include "warp/warp_math-inl.h"
+#include "warp/warp_plan.h"
 
 namespace ek {
 namespace EK_ISA {
