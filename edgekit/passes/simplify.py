@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _LARGEST_INPUT = 8192
 _LARGEST_OUTPUT = 65_536
 _ROUNDS = 3
+# The optimizer writes nodes as later operator sets have them, whatever the model's own is.
+_OLDEST_OPSET = 18
 
 
 class SimplifyPass(Pass):
@@ -31,13 +33,20 @@ class SimplifyPass(Pass):
         opset.register()
         before = _count(graph.model)
         model = graph.edit()
-        optimizer.optimize_ir(
-            model,
-            num_iterations=_ROUNDS,
-            input_size_limit=_LARGEST_INPUT,
-            output_size_limit=_LARGEST_OUTPUT,
-            should_fold=_should_fold,
-        )
+        notes = []
+        version = model.opset_imports.get("", _OLDEST_OPSET)
+        if version >= _OLDEST_OPSET:
+            optimizer.optimize_ir(
+                model,
+                num_iterations=_ROUNDS,
+                input_size_limit=_LARGEST_INPUT,
+                output_size_limit=_LARGEST_OUTPUT,
+                should_fold=_should_fold,
+            )
+        else:
+            notes.append(
+                f"constants are not folded: the model has opset {version}, it takes {_OLDEST_OPSET} or later"
+            )
         for clean in (
             common.IdentityEliminationPass(),
             common.CommonSubexpressionEliminationPass(),
@@ -58,9 +67,11 @@ class SimplifyPass(Pass):
         after = _count(model)
         simpler = graph.with_model(model, f"simplify: {before} nodes became {after}")
         if simpler.digest() == graph.digest():
-            return PassResult(graph, False)
+            return PassResult(graph, False, tuple(notes))
         # Where no node went, shapes or names of tensors were filled in: nothing that a user wants to know.
-        return PassResult(simpler, True, (f"{before} nodes became {after}",) if after != before else ())
+        if after != before:
+            notes.insert(0, f"{before} nodes became {after}")
+        return PassResult(simpler, True, tuple(notes))
 
     def ensures(self, graph: Graph, target: Target) -> str | None:
         """Inputs and outputs keep their names and order."""

@@ -1,7 +1,8 @@
 """From a torch module to ONNX, by one of torch's two exporters, with the module's own outputs as evidence.
 
 Neither exporter takes every network: torch.export refuses control flow on data and is slow on large
-transformers, tracing knows no sampling of volumes. :mod:`edgekit.graph.load` asks one, then the other.
+transformers, tracing knows fewer operators and freezes what depends on values. :mod:`edgekit.graph.load`
+asks one, then the other.
 """
 
 from __future__ import annotations

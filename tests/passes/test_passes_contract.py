@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from edgekit import target as targets
 from edgekit.errors import GraphError, InternalError, PassError
 from edgekit.graph.graph import Graph
+from edgekit.graph.intake import OLDEST_OPSET
 from edgekit.graph.load import build_graph, check_file
 from edgekit.passes import PASSES, default_passes
 from edgekit.passes.base import Pass, PassResult, run_all
@@ -37,8 +38,8 @@ MODELS = {
         { a = Relu (x)  b = Neg (x)  z = Identity (a)  y = Identity (b) }""",
     "a constant output": """(float[1, 4] x) => (float[1, 4] y, float[2] z)
         { y = Relu (x)  z = Constant <value = float[2] {1, 2}> () }""",
-    "shape arithmetic": """(float[2, 6] x) => (float[3, 4] y) <int64[1] i = {0}, int64[1] two = {2}>
-        { s = Shape (x)  n = Gather (s, i)  k = Mul (n, two)  m = Constant <value = int64[1] {3}> ()
+    "shape arithmetic": """(float[2, 6] x) => (float[3, 4] y) <int64[1] i = {0}, int64[1] two = {2}, int64[1] m = {3}>
+        { s = Shape (x)  n = Gather (s, i)  k = Mul (n, two)
           t = Concat <axis = 0> (m, k)  y = Reshape (x, t) }""",
     "unused": "(float[1, 4] x, float[1, 4] spare) => (float[1, 4] y) { a = Exp (x)  y = Relu (x) }",
 }
@@ -49,8 +50,8 @@ def cpu() -> Target:
     return targets.find("cpu")
 
 
-def graph_of(text: str, folder: Path) -> Graph:
-    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20, "edgekit" : 1]> net {text}')
+def graph_of(text: str, folder: Path, version: int = 20) -> Graph:
+    model = parser.parse_model(f'<ir_version: 10, opset_import: ["" : {version}, "edgekit" : 1]> net {text}')
     path = folder / "m.onnx"
     onnx.save(model, path)
     return build_graph(model, check_file(path)[1], "test")
@@ -78,6 +79,16 @@ def test_a_pass_keeps_the_function_and_is_honest(name: str, model: str, tmp_path
     for tensor, wanted in run(graph, feeds).items():
         np.testing.assert_allclose(after[tensor], wanted, rtol=1e-6)
     onnx.checker.check_model(onnx.load_from_string(result.graph.to_bytes()), full_check=True)
+
+
+@pytest.mark.parametrize("name", PASSES)
+@pytest.mark.parametrize("version", range(OLDEST_OPSET, onnx.defs.onnx_opset_version() + 1))
+def test_every_operator_set_is_understood(name: str, version: int, tmp_path: Path, cpu: Target) -> None:
+    graph = graph_of(MODELS["shape arithmetic"], tmp_path, version)
+    result = PASSES[name]().run(graph, cpu).graph
+    onnx.checker.check_model(onnx.load_from_string(result.to_bytes()), full_check=True)
+    feeds: dict[str, Array] = {"x": np.arange(12, dtype=np.float32).reshape(2, 6)}
+    np.testing.assert_array_equal(run(result, feeds)["y"], run(graph, feeds)["y"])
 
 
 @pytest.mark.parametrize("name", PASSES)

@@ -73,3 +73,17 @@ def test_operator_sets_that_nothing_uses_go(tmp_path: Path) -> None:
     result = SimplifyPass().run(graph, targets.find("cpu"))
     assert result.changed
     assert set(result.graph.model.opset_imports) == {""}
+
+
+def test_an_old_operator_set_is_left_to_the_backends_and_said(tmp_path: Path) -> None:
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 13]>
+        net (float[2, 6] x) => (float[3, 4] y) <int64[1] a = {3}, int64[1] b = {4}>
+        { s = Concat <axis = 0> (a, b)  i = Identity (x)  y = Reshape (i, s) }"""
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    graph = build_graph(model, check_file(tmp_path / "m.onnx")[1], "test")
+    result = SimplifyPass().run(graph, targets.find("cpu"))
+    assert operators(result.graph) == ["Concat", "Reshape"]
+    assert result.notes[0] == "3 nodes became 2"
+    assert "opset 13" in result.notes[1]
