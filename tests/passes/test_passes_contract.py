@@ -38,7 +38,8 @@ MODELS = {
         { a = Relu (x)  b = Neg (x)  z = Identity (a)  y = Identity (b) }""",
     "a constant output": """(float[1, 4] x) => (float[1, 4] y, float[2] z)
         { y = Relu (x)  z = Constant <value = float[2] {1, 2}> () }""",
-    "shape arithmetic": """(float[2, 6] x) => (float[3, 4] y) <int64[1] i = {0}, int64[1] two = {2}, int64[1] m = {3}>
+    "shape arithmetic": """(float[2, 6] x) => (float[3, 4] y)
+        <int64[1] i = {0}, int64[1] two = {2}, int64[1] m = {3}>
         { s = Shape (x)  n = Gather (s, i)  k = Mul (n, two)
           t = Concat <axis = 0> (m, k)  y = Reshape (x, t) }""",
     "unused": "(float[1, 4] x, float[1, 4] spare) => (float[1, 4] y) { a = Exp (x)  y = Relu (x) }",
