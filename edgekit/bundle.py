@@ -368,7 +368,17 @@ def _check_steps(manifest: Manifest) -> None:
 
 
 def _encode(manifest: Manifest) -> bytes:
-    return _canonical(schema.encode(manifest))
+    """The one text of a manifest. What could not be read back is not written."""
+    try:
+        data = json.loads(_canonical(schema.encode(manifest)))
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"a text of the manifest is no Unicode: {error.object[:100]!a}",
+            where=manifest.name.encode(errors="replace").decode(),
+            hint="rename the file that it names",
+        ) from None
+    # Reading gives numbers the declared type: 1 becomes 1.0 where the field is a float.
+    return _canonical(schema.encode(schema.decode(Manifest, data, error=CorruptError, where=_MANIFEST)))
 
 
 def _canonical(data: object) -> bytes:
@@ -412,18 +422,19 @@ def _decode(raw: bytes, where: str) -> Manifest:
         )
     if version != FORMAT:
         raise CorruptError(f"not a bundle: want format {FORMAT}, got {version!r}", where=where)
-    try:
-        canonical = _canonical(data) == raw
-    except ValueError:  # an infinite number, or half a surrogate pair
-        canonical = False
-    if not canonical:
-        raise CorruptError(
-            "the manifest is not in canonical form: it was not written by edgekit", where=where
-        )
     if data.get("signature"):
         raise SignatureError(
             "the bundle is signed, and this edgekit cannot check signatures",
             where=where,
             hint="pip install --upgrade edgekit",
         )
-    return schema.decode(Manifest, data, error=CorruptError, where=where)
+    manifest = schema.decode(Manifest, data, error=CorruptError, where=where)
+    try:
+        canonical = _canonical(schema.encode(manifest)) == raw
+    except ValueError:  # half a surrogate pair
+        canonical = False
+    if not canonical:
+        raise CorruptError(
+            "the manifest is not in canonical form: it was not written by edgekit", where=where
+        )
+    return manifest

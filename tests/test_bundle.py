@@ -50,6 +50,25 @@ def test_the_same_bundle_gives_the_same_bytes(tmp_path):
     assert len(contents) == 1
 
 
+def test_numbers_are_written_as_they_are_declared(tmp_path):
+    # A caller may give integers where floats are declared; what is read back gives the same bytes.
+    made = small(inputs=(replace(IMAGE, value_range=(0, 1)),))
+    bundle.write(made, tmp_path / "a.ekb")
+    back = bundle.read(tmp_path / "a.ekb")
+    assert back == made and back.manifest.identity == made.manifest.identity
+    bundle.write(back, tmp_path / "b.ekb")
+    assert (tmp_path / "a.ekb").read_bytes() == (tmp_path / "b.ekb").read_bytes()
+
+
+def test_a_text_that_is_no_unicode_is_refused(tmp_path):
+    made = small()
+    made = replace(made, manifest=replace(made.manifest, history=("loaded /data/\udcff.onnx",)))
+    with pytest.raises(UsageError, match="no Unicode") as caught:
+        bundle.write(made, tmp_path / "a.ekb")
+    str(caught.value).encode()
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_bytes_of_format_1(tmp_path):
     # A bundle from the field has to stay readable: when this fails, the format has changed.
     bundle.write(full(), tmp_path / "a.ekb")

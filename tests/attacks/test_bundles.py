@@ -118,6 +118,16 @@ def test_bytes_before_and_after(refuses):
         refuses(extra + GOOD)
 
 
+def test_a_file_that_grows_while_it_is_read():
+    file = io.BytesIO(GOOD)
+    reader = archive.Reader(file, Path("memory.ekb"))
+    file.seek(0, 2)
+    file.write(b"more")
+    file.seek(0)
+    with pytest.raises(CorruptError, match="goes on after its end"):
+        bundle._read(reader)
+
+
 def test_other_files(refuses):
     for raw in (b"", b"PK\3\4", b"PK\5\6" + bytes(18), b"\x89PNG", b"\x7fELF" * 50, os.urandom(4096)):
         refuses(raw)
@@ -328,6 +338,7 @@ def test_keys_and_values_that_do_not_belong(refuses, keys):
         "[" * 100_000,
         '{"a":' * 100_000,
         "[" * 31 + "1" * 400_000,
+        '{"format":' + "9" * 20 + "}",
         '{"format":' + "9" * 100_000 + "}",
         b"\xff\xfe{}",
         b'{"format":1,"name":"\xed\xa0\x80"}',
@@ -349,6 +360,8 @@ def test_other_spellings_of_the_same_manifest(refuses):
         good.replace('"load":0.1', '"load":1e-1'),
         good.replace('"format":1', '"format":1,"format":1'),
         good.replace('"format":1', '"format":-0'),
+        good.replace('"cosine":1.0', '"cosine":1'),
+        good.replace('"settled":true', '"settled":true,"signature":""'),
     ):
         assert text != good
         refuses(with_manifest(text))
