@@ -21,7 +21,7 @@ lint: $(INSTALLED)
 	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py $(CXX_SOURCES)
+$(INSTALLED): pyproject.toml constraints.txt setup.py csrc/build_flags.py $(CXX_SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	    || { echo "error: want Python >= 3.10; hint: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, pathlib, sysconfig, sys; \

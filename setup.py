@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -9,36 +10,10 @@ from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-HERE = Path(__file__).parent
+sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))  # a build has no folder of ours there
+from build_flags import COMMON_FLAGS, CSRC, CXX_STANDARD, ISA_FLAGS, isa_of, sources_for
 
-# No contraction and no reassociation: every instruction set and machine gives the same bits.
-COMMON_FLAGS = [
-    "-O3",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffp-contract=off",
-    "-fvisibility=hidden",
-    "-Wall",
-    "-Wextra",
-]
-# A source named <operator>_<instruction set>.cpp is compiled for it; those of another machine are left out.
-AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
-ISA_FLAGS = {
-    "avx2": AVX2_FLAGS,
-    # GCC 12 warns inside its own AVX-512 header.
-    "avx512": [
-        *AVX2_FLAGS,
-        *(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")),
-        "-Wno-maybe-uninitialized",
-    ],
-}
-IS_X86 = sysconfig.get_platform().endswith(("x86_64", "amd64"))
-
-
-def isa_of(source: str) -> str | None:
-    """The instruction set a source is for, by its name; None if it runs anywhere."""
-    suffix = Path(source).stem.rpartition("_")[2]
-    return suffix if suffix in ISA_FLAGS else None
+HERE = CSRC.parent
 
 
 class BuildExt(build_ext):
@@ -69,15 +44,14 @@ class BuildPy(build_py):
                 self.copy_file(str(path), str(folder / path.name))
 
 
-sources = sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.cpp"))
 extension = Pybind11Extension(
     "edgekit._C",
-    [source for source in sources if IS_X86 or isa_of(source) is None],
+    [str(path.relative_to(HERE)) for path in sources_for(sysconfig.get_platform().rpartition("-")[2])],
     include_dirs=["csrc"],
     depends=sorted(str(path.relative_to(HERE)) for path in (HERE / "csrc").rglob("*.h")),
     extra_compile_args=COMMON_FLAGS,
     extra_link_args=["-pthread"],
-    cxx_std=17,
+    cxx_std=CXX_STANDARD,
 )
 
 setup(ext_modules=[extension], cmdclass={"build_ext": BuildExt, "build_py": BuildPy})

@@ -14,6 +14,8 @@ std::vector<Isa> detect() {
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
   if (avx2) found.push_back(Isa::kAvx2);
   if (avx2 && avx512) found.push_back(Isa::kAvx512);
+#elif EK_ARM64
+  found.push_back(Isa::kNeon);  // part of every AArch64 processor
 #endif
   return found;
 }
@@ -28,6 +30,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
   }
   return "";
 }

@@ -6,11 +6,13 @@
 
 #if defined(__x86_64__)
 #define EK_X86 1
+#elif defined(__aarch64__)
+#define EK_ARM64 1
 #endif
 
 namespace ek {
 
-enum class Isa { kScalar, kAvx2, kAvx512 };
+enum class Isa { kScalar, kAvx2, kAvx512, kNeon };
 
 const char* isa_name(Isa isa);
 

@@ -34,6 +34,9 @@ RangeFn body(Isa isa) {
       return avx512::warp_tasks;
     case Isa::kAvx2:
       return avx2::warp_tasks;
+#elif EK_ARM64
+    case Isa::kNeon:
+      return neon::warp_tasks;
 #endif
     default:
       return scalar::warp_tasks;

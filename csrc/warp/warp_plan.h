@@ -34,5 +34,8 @@ void warp_tasks(const void* context, int64_t begin, int64_t end);
 namespace avx512 {
 void warp_tasks(const void* context, int64_t begin, int64_t end);
 }
+namespace neon {
+void warp_tasks(const void* context, int64_t begin, int64_t end);
+}
 
 }  // namespace ek

@@ -31,7 +31,7 @@ MAX_AXIS = 2**24
 MAX_ELEMENTS = 2**31 - 1
 
 # Every instruction set there is a native variant for, from the plainest to the best.
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512", "neon")
 
 OPERATORS: Registry[Operator] = Registry(
     "operator",
