@@ -65,7 +65,12 @@ EK_INLINE F gather(const float* base, I index, M mask) {
   return _mm256_mask_i32gather_ps(_mm256_setzero_ps(), base, index.v, mask.v, 4);
 }
 
-EK_INLINE __m256d pair(const float* at) { return _mm256_broadcast_sd(reinterpret_cast<const double*>(at)); }
+// A pair is aligned to a float only, so no pointer to double may point to it. Both lines are one broadcast.
+EK_INLINE __m256d pair(const float* at) {
+  double bits;
+  __builtin_memcpy(&bits, at, sizeof bits);
+  return _mm256_set1_pd(bits);
+}
 
 EK_INLINE __m256 four_pairs(const float* base, int32_t a, int32_t b, int32_t c, int32_t d) {
   const __m256d low = _mm256_blend_pd(pair(base + a), pair(base + b), 0b0010);
