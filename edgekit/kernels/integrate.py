@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from edgekit.errors import KernelError
-from edgekit.kernels.base import (
-    Case,
-    Doubles,
-    Floats,
-    Operator,
-    as_doubles,
-    check_choice,
-    check_flow,
-    check_output,
-    check_threads,
-    execute,
-    native_variants,
-)
+from edgekit.kernels.base import Case, Doubles, Floats, Operator, as_doubles
+from edgekit.kernels.checks import check_choice, check_flow, check_integer, check_output, check_threads
+from edgekit.kernels.exchange import like
+from edgekit.kernels.interpolation import displaced, sample
 from edgekit.kernels.warp import BOUNDARIES
-from edgekit.kernels.warp import reference as warp_reference
 from edgekit.spec import Array
 
 MAX_STEPS = 32
@@ -35,7 +25,7 @@ def integrate_velocity(
     boundary: str = "edge",
     out: Array | None = None,
     threads: int | None = None,
-) -> Floats:
+) -> Any:
     """Displacement after following a stationary velocity for one unit of time, by scaling and squaring.
 
     Starting from ``u = velocity_vox / 2**steps``, ``steps`` times ``u[p] <- u[p] + u(p + u[p])``: the field
@@ -57,26 +47,25 @@ def integrate_velocity(
     """
     where = "integrate_velocity"
     velocity = check_flow(velocity_vox, "velocity_vox", where=where)
-    if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 0 <= steps <= MAX_STEPS:
-        raise KernelError(f"steps: want an integer from 0 to {MAX_STEPS}, got {steps!r}", where=where)
+    count = check_integer(steps, "steps", 0, MAX_STEPS, where=where)
     check_choice(boundary, "boundary", BOUNDARIES, where=where)
-    target = check_output(out, velocity.shape, (velocity,), where=where)
-    count = check_threads(threads, where=where)
-    return execute(
-        where, _native, reference, (velocity,), out=target, threads=count, steps=int(steps), boundary=boundary
-    )
+    target = check_output(out, velocity, (velocity,), where=where)
+    workers = check_threads(threads, where=where)
+    OPERATOR.execute((velocity,), (target,), threads=workers, steps=count, boundary=boundary)
+    return like(target, velocity_vox) if out is None else out
 
 
 def _native(
     module: ModuleType,
-    velocity: Floats,
+    velocity: Array,
     *,
-    out: Floats,
+    outputs: tuple[Array, ...],
     threads: int,
     isa: str,
     steps: int,
     boundary: str,
 ) -> None:
+    (out,) = outputs
     spare = np.empty_like(out) if steps else out
     # Two buffers take turns, beginning so that the last composition lands in `out`.
     field, following = (spare, out) if steps % 2 else (out, spare)
@@ -86,12 +75,18 @@ def _native(
         field, following = following, field
 
 
-def reference(velocity_vox: Array, *, steps: int = 7, boundary: str = "edge") -> Doubles:
+def reference(velocity_vox: Array, *, steps: int = 7, boundary: str = "edge") -> tuple[Doubles]:
     """The definition in float64."""
     field: Doubles = as_doubles(velocity_vox) / 2**steps
     for _ in range(steps):
-        field = field + warp_reference(field, field, boundary=boundary)
-    return field
+        field = field + sample(field, displaced(field, boundary), 1, boundary)
+    return (field,)
+
+
+def allocate(velocity_vox: Array, **options: object) -> tuple[Array]:
+    """A new array for the result."""
+    del options
+    return (np.empty_like(velocity_vox),)
 
 
 def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], amplitude: float) -> Floats:
@@ -129,5 +124,11 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
 
 # Each composition stretches the error of the one before by the field's own stretching.
 OPERATOR = Operator(
-    "integrate_velocity", integrate_velocity, reference, cases, native_variants(_native, tolerance=2e-6)
+    name="integrate_velocity",
+    function=integrate_velocity,
+    reference=reference,
+    allocate=allocate,
+    native=_native,
+    tolerance=2e-6,
+    cases=cases,
 )

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgekit.kernels.base import (
-    Case,
-    Doubles,
-    Floats,
-    Operator,
-    Variant,
-    as_doubles,
-    check_flow,
-    check_output,
-    check_threads,
-)
+from edgekit.kernels.base import Case, Doubles, Floats, Operator, as_doubles
+from edgekit.kernels.checks import check_flow, check_output, check_threads
+from edgekit.kernels.exchange import like
 from edgekit.kernels.warp import displacements
 from edgekit.spec import Array
 
 
-def jacobian_determinant(flow_vox: Array, *, out: Array | None = None, threads: int | None = None) -> Floats:
+def jacobian_determinant(flow_vox: Array, *, out: Array | None = None, threads: int | None = None) -> Any:
     """Determinant of the Jacobian of ``p -> p + flow_vox[p]`` at every voxel.
 
     It is the local change of volume: 1 keeps it, 0 or less folds. Derivatives are central differences over
@@ -40,11 +34,11 @@ def jacobian_determinant(flow_vox: Array, *, out: Array | None = None, threads: 
     Raises:
         KernelError: An argument is not as described.
     """
-    flow = check_flow(flow_vox, "flow_vox", where="jacobian_determinant")
-    shape = (flow.shape[0], *flow.shape[2:])
-    target = check_output(out, shape, (flow,), where="jacobian_determinant")
-    _numpy(flow, out=target, threads=check_threads(threads, where="jacobian_determinant"))
-    return target
+    where = "jacobian_determinant"
+    flow = check_flow(flow_vox, "flow_vox", where=where)
+    target = check_output(out, allocate(flow)[0], (flow,), where=where)
+    OPERATOR.execute((flow,), (target,), threads=check_threads(threads, where=where))
+    return like(target, flow_vox) if out is None else out
 
 
 def folding_fraction(flow_vox: Array) -> float:
@@ -62,17 +56,22 @@ def folding_fraction(flow_vox: Array) -> float:
     return float(np.mean(~(jacobian_determinant(flow_vox) > 0)))
 
 
-def _numpy(flow: Floats, *, out: Floats, threads: int) -> None:
-    del threads  # NumPy's arithmetic uses one
+def _native(module: ModuleType, flow: Array, *, outputs: tuple[Array, ...], threads: int, isa: str) -> None:
+    del module, threads, isa
     with np.errstate(invalid="ignore", over="ignore"):
-        for sample, determinant in zip(flow, out, strict=True):
+        for sample, determinant in zip(flow, outputs[0], strict=True):
             determinant[...] = _determinant(_jacobian(sample))
 
 
-def reference(flow_vox: Array) -> Doubles:
+def reference(flow_vox: Array) -> tuple[Doubles]:
     """The definition in float64."""
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.stack([_determinant(_jacobian(sample)) for sample in as_doubles(flow_vox)])
+        return (np.stack([_determinant(_jacobian(sample)) for sample in as_doubles(flow_vox)]),)
+
+
+def allocate(flow_vox: Array) -> tuple[Floats]:
+    """A new array for the result."""
+    return (np.empty((flow_vox.shape[0], *flow_vox.shape[2:]), np.float32),)
 
 
 _Matrix = list[list[npt.NDArray[np.floating]]]
@@ -116,9 +115,11 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
 
 
 OPERATOR = Operator(
-    "jacobian_determinant",
-    jacobian_determinant,
-    reference,
-    cases,
-    (Variant("numpy", _numpy, tolerance=1e-6, missing=lambda: ""),),
+    name="jacobian_determinant",
+    function=jacobian_determinant,
+    reference=reference,
+    allocate=allocate,
+    native=_native,
+    tolerance=1e-6,
+    cases=cases,
 )

@@ -5,24 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from edgekit.errors import KernelError
-from edgekit.kernels.base import (
-    Case,
-    Doubles,
-    Floats,
-    Operator,
-    as_doubles,
-    check_choice,
-    check_flow,
-    check_input,
-    check_output,
-    check_threads,
-    execute,
-    native_variants,
-)
+from edgekit.kernels.base import Case, Doubles, Floats, Operator
+from edgekit.kernels.checks import check_choice, check_flow, check_input, check_output, check_threads
+from edgekit.kernels.exchange import like
+from edgekit.kernels.interpolation import displaced, sample
 from edgekit.spec import Array
 
 ORDERS = (0, 1)
@@ -37,7 +27,7 @@ def warp(
     boundary: str = "edge",
     out: Array | None = None,
     threads: int | None = None,
-) -> Floats:
+) -> Any:
     """Sample ``image`` at ``p + flow_vox[p]`` for every voxel ``p``.
 
     No grid of coordinates is ever in memory. The result depends neither on the number of threads nor on the
@@ -62,85 +52,40 @@ def warp(
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
             2^31 elements or more, or is not C-contiguous.
     """
-    image = check_input(image, "image", where="warp", ranks=(4, 5))
-    flow = check_flow(flow_vox, "flow_vox", where="warp")
-    if flow.shape[0] != image.shape[0] or flow.shape[2:] != image.shape[2:]:
-        raise KernelError(
-            f"flow_vox: want batch and grid of image {image.shape}, got shape {flow.shape}", where="warp"
-        )
-    check_choice(order, "order", ORDERS, where="warp")
-    check_choice(boundary, "boundary", BOUNDARIES, where="warp")
-    target = check_output(out, image.shape, (image, flow), where="warp")
-    count = check_threads(threads, where="warp")
-    return execute(
-        "warp",
-        _native,
-        reference,
-        (image, flow),
-        out=target,
-        threads=count,
-        order=order,
-        boundary=boundary,
-    )
+    where = "warp"
+    source = check_input(image, "image", where=where, ranks=(4, 5))
+    flow = check_flow(flow_vox, "flow_vox", where=where, image=source)
+    check_choice(order, "order", ORDERS, where=where)
+    check_choice(boundary, "boundary", BOUNDARIES, where=where)
+    target = check_output(out, source, (source, flow), where=where)
+    count = check_threads(threads, where=where)
+    OPERATOR.execute((source, flow), (target,), threads=count, order=order, boundary=boundary)
+    return like(target, image) if out is None else out
 
 
 def _native(
     module: ModuleType,
-    image: Floats,
-    flow: Floats,
+    image: Array,
+    flow: Array,
     *,
-    out: Floats,
+    outputs: tuple[Array, ...],
     threads: int,
     isa: str,
     order: int,
     boundary: str,
 ) -> None:
-    module.warp(image, flow, out, order=order, boundary=boundary, threads=threads, isa=isa)
+    module.warp(image, flow, outputs[0], order=order, boundary=boundary, threads=threads, isa=isa)
 
 
-def reference(image: Array, flow_vox: Array, *, order: int = 1, boundary: str = "edge") -> Doubles:
+def reference(image: Array, flow_vox: Array, *, order: int = 1, boundary: str = "edge") -> tuple[Doubles]:
     """The definition in float64."""
-    grid = image.shape[2:]
-    at = np.indices(grid) + as_doubles(flow_vox)
-    unknown = np.isnan(at).any(axis=1, keepdims=True)
-    at = np.where(unknown, 0.0, at)
-    corners = _nearest(at) if order == 0 else _linear(at, grid, boundary)
-    total = np.zeros(image.shape)
-    for index, weight in corners:
-        total += weight[:, None] * _voxels(as_doubles(image), index, boundary)
-    return np.where(unknown, np.nan, total)
+    return (sample(image, displaced(flow_vox, boundary), order, boundary),)
 
 
-def _nearest(at: Doubles) -> Iterator[tuple[Doubles, Doubles]]:
-    yield np.floor(at + 0.5), np.ones((at.shape[0], *at.shape[2:]))
-
-
-def _linear(at: Doubles, grid: tuple[int, ...], boundary: str) -> Iterator[tuple[Doubles, Doubles]]:
-    """Every corner around each coordinate with its weight."""
-    sizes = np.reshape(grid, (-1, *(1 for _ in grid)))
-    if boundary == "edge":
-        at = np.clip(at, 0, sizes - 1)
-        first = np.minimum(np.floor(at), np.maximum(sizes - 2, 0))
-    else:
-        at = np.clip(at, -1, sizes)
-        first = np.floor(at)
-    fraction = at - first
-    for corner in itertools.product((0, 1), repeat=len(grid)):
-        step = np.reshape(corner, sizes.shape)
-        yield first + step, np.where(step == 1, fraction, 1 - fraction).prod(axis=1)
-
-
-def _voxels(image: Doubles, index: Doubles, boundary: str) -> Doubles:
-    """``image`` [N, C, ...] at whole coordinates [N, dims, ...], under the boundary rule."""
-    grid = image.shape[2:]
-    inside = np.ones((index.shape[0], *index.shape[2:]), bool)
-    places = []
-    for axis, size in enumerate(grid):
-        inside &= (index[:, axis] >= 0) & (index[:, axis] < size)
-        places.append(np.clip(index[:, axis], 0, size - 1).astype(np.intp))
-    flat = np.ravel_multi_index(places, grid).reshape(len(image), 1, -1)
-    values = np.take_along_axis(image.reshape(*image.shape[:2], -1), flat, axis=2).reshape(image.shape)
-    return np.where(inside[:, None] | (boundary == "edge"), values, 0.0)
+def allocate(image: Array, flow_vox: Array, **options: object) -> tuple[Array]:
+    """A new array for the result."""
+    del flow_vox, options
+    return (np.empty_like(image),)
 
 
 def displacements(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[tuple[str, Floats]]:
@@ -182,4 +127,12 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
 
 
 # Three blends of three roundings each, the weights being exact.
-OPERATOR = Operator("warp", warp, reference, cases, native_variants(_native, tolerance=6e-7))
+OPERATOR = Operator(
+    name="warp",
+    function=warp,
+    reference=reference,
+    allocate=allocate,
+    native=_native,
+    tolerance=6e-7,
+    cases=cases,
+)

@@ -22,14 +22,44 @@ def cases_of(operator: Operator) -> list[Case]:
     return list(operator.cases(np.random.default_rng(0)))
 
 
-def run(variant: Variant, case: Case, shape: tuple[int, ...], threads: int = 1) -> np.ndarray:
-    out = np.full(shape, 12345.0, np.float32)
-    variant.run(*case.inputs, out=out, threads=threads, **case.options)
-    return out
+def run(operator: Operator, variant: Variant, case: Case, threads: int = 1) -> tuple[np.ndarray, ...]:
+    outputs = operator.allocate(*case.inputs, **case.options)
+    for output in outputs:
+        output[...] = 123
+    variant.run(*case.inputs, outputs=outputs, threads=threads, **case.options)
+    return outputs
+
+
+def results_of(operator: Operator, case: Case, **keywords) -> tuple[np.ndarray, ...]:
+    results = operator.function(*case.inputs, **case.options, **keywords)
+    return results if isinstance(results, tuple) else (results,)
 
 
 def scale_of(*arrays: np.ndarray) -> float:
     return max([1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)])
+
+
+def rounding(dtype: np.dtype, scale: float) -> float:
+    """What rounding a result to its type adds to an error."""
+    if dtype.kind != "f":
+        return 0.5
+    return scale * float(np.finfo(dtype).eps) / 2 if dtype == np.float16 else 0.0
+
+
+def assert_close(got: np.ndarray, want: np.ndarray, tolerance: float, scale: float, label: str) -> None:
+    if got.dtype == want.dtype:  # a result that is exact
+        np.testing.assert_array_equal(got, want, err_msg=label)
+        return
+    if got.dtype.kind != "f":
+        limits = np.iinfo(got.dtype)
+        want = np.clip(np.nan_to_num(want, nan=0.0), limits.min, limits.max)
+    if scale > 1e30:  # beyond float32's range for sums and products: only what is finite in float32 counts
+        want = np.where(np.abs(want) < np.finfo(np.float32).max, want, np.nan)
+        both = np.isfinite(want) & np.isfinite(got)
+        want, got = want[both], got[both]
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want), err_msg=label)
+    atol = tolerance * scale + rounding(got.dtype, scale)
+    np.testing.assert_allclose(got, want, rtol=0, atol=atol, err_msg=label)
 
 
 def test_the_extension_is_built():
@@ -46,16 +76,10 @@ def test_agrees_with_the_reference(name, variant_name):
     operator, variant = variant_of(name, variant_name)
     for case in cases_of(operator):
         want = operator.reference(*case.inputs, **case.options)
-        got = run(variant, case, want.shape)
-        scale = scale_of(want, case.inputs[0])
-        if (
-            scale > 1e30
-        ):  # beyond float32's range for sums and products: only what is finite in float32 counts
-            want = np.where(np.abs(want) < np.finfo(np.float32).max, want, np.nan)
-            both = np.isfinite(want) & np.isfinite(got)
-            want, got = want[both], got[both]
-        np.testing.assert_array_equal(np.isfinite(got), np.isfinite(want), err_msg=case.label)
-        np.testing.assert_allclose(got, want, rtol=0, atol=variant.tolerance * scale, err_msg=case.label)
+        got = run(operator, variant, case)
+        for wanted, result in zip(want, got, strict=True):
+            scale = scale_of(wanted, case.inputs[0])
+            assert_close(result, wanted, variant.tolerance, scale, case.label)
 
 
 @pytest.mark.parametrize(("name", "variant_name"), VARIANTS)
@@ -63,10 +87,10 @@ def test_result_is_independent_of_threads(name, variant_name):
     operator, variant = variant_of(name, variant_name)
     largest = sorted(cases_of(operator), key=lambda case: -case.inputs[0].size)[:12]
     for case in largest:
-        shape = operator.reference(*case.inputs, **case.options).shape
-        one = run(variant, case, shape).tobytes()
+        one = [output.tobytes() for output in run(operator, variant, case)]
         for threads in (2, 3, 7):
-            assert run(variant, case, shape, threads).tobytes() == one, (case.label, threads)
+            many = [output.tobytes() for output in run(operator, variant, case, threads)]
+            assert many == one, (case.label, threads)
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))
@@ -74,11 +98,10 @@ def test_native_variants_give_the_same_bits(name):
     operator = OPERATORS[name]
     native = [v for v in operator.variants if v.name in ISAS and not v.missing()]
     for case in cases_of(operator):
-        shape = operator.reference(*case.inputs, **case.options).shape
+        plain = run(operator, native[0], case)
         for variant in native[1:]:
-            np.testing.assert_array_equal(
-                run(variant, case, shape), run(native[0], case, shape), err_msg=f"{variant.name} {case.label}"
-            )
+            for got, want in zip(run(operator, variant, case), plain, strict=True):
+                np.testing.assert_array_equal(got, want, err_msg=f"{variant.name} {case.label}")
 
 
 @pytest.mark.parametrize("name", list(OPERATORS))
@@ -86,17 +109,49 @@ def test_inputs_stay_as_they_were_and_out_is_what_is_returned(name):
     operator = OPERATORS[name]
     case = cases_of(operator)[0]
     before = [array.copy() for array in case.inputs]
-    fresh = operator.function(*case.inputs, **case.options)
-    out = np.full_like(fresh, np.nan)
-    assert operator.function(*case.inputs, **case.options, out=out) is out
-    np.testing.assert_array_equal(out, fresh)
+    fresh = results_of(operator, case)
+    out = np.zeros_like(fresh[0])
+    given = results_of(operator, case, out=out)
+    assert given[0] is out
+    for again, result in zip(given, fresh, strict=True):
+        np.testing.assert_array_equal(again, result)
     for array, copy in zip(case.inputs, before, strict=True):
         np.testing.assert_array_equal(array, copy)
-    assert fresh.dtype == np.float32 and fresh.flags.c_contiguous
+    for result, new in zip(fresh, operator.allocate(*case.inputs, **case.options), strict=True):
+        assert (result.dtype, result.shape, result.strides) == (new.dtype, new.shape, new.strides)
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_tensors_come_back_as_tensors(name):
+    import torch
+
+    operator = OPERATORS[name]
+    case = next(c for c in cases_of(operator) if all(a.dtype == np.float32 for a in c.inputs))
+    want = results_of(operator, case)
+    got = operator.function(*map(torch.from_numpy, case.inputs), **case.options)
+    for tensor, array in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
+        assert isinstance(tensor, torch.Tensor)
+        np.testing.assert_array_equal(tensor.numpy(), array)
+    out = torch.from_numpy(np.zeros_like(want[0]))
+    given = operator.function(*map(torch.from_numpy, case.inputs), **case.options, out=out)
+    assert (given[0] if isinstance(given, tuple) else given) is out
+    np.testing.assert_array_equal(out.numpy(), want[0])
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_a_tensor_that_needs_gradients_is_refused(name):
+    import torch
+
+    operator = OPERATORS[name]
+    case = next(c for c in cases_of(operator) if all(a.dtype == np.float32 for a in c.inputs))
+    tensors = [torch.from_numpy(array).requires_grad_() for array in case.inputs]
+    with pytest.raises(KernelError, match="grad") as caught:
+        operator.function(*tensors, **case.options)
+    assert caught.value.hint is not None and "detach" in caught.value.hint
 
 
 def spoiled_inputs(array: np.ndarray):
-    yield "list", array.tolist(), "NumPy array"
+    yield "list", array.tolist(), "DLPack"
     yield "float64", array.astype(np.float64), "float32"
     yield "float16", array.astype(np.float16), "float32"
     yield "big-endian", array.astype(">f4"), "float32"
@@ -152,7 +207,7 @@ def test_bad_outputs_are_refused(name):
     for bad, message in (
         (np.zeros(shape, np.float64), "float32"),
         (np.zeros((*shape[:-1], shape[-1] + 1), np.float32), "shape"),
-        (np.zeros(shape, np.float32).tolist(), "NumPy array"),
+        (np.zeros(shape, np.float32).tolist(), "DLPack"),
         (np.zeros((*shape, 2), np.float32)[..., 0], "C-contiguous"),
         (read_only, "writeable"),
     ):

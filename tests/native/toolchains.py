@@ -1,0 +1,115 @@
+"""Builds the native tests: every kernel source of ``csrc`` with the flags it is shipped with, and the C++ here.
+
+A toolchain is a compiler with what it adds to those flags. Each program is built in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc"))
+from build_flags import COMMON_FLAGS, CSRC, CXX_STANDARD, ISA_FLAGS, isa_of, sources_for
+
+HERE = Path(__file__).resolve().parent
+# Folders whose sources belong to a host (Python, an inference runtime) and need its headers.
+HOSTS = {"bind", "hosts"}
+JOBS = 2
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A way to build the native tests.
+
+    Attributes:
+        compiler: The command.
+        package: What to install for it, with Debian's package manager.
+        flags: Added to the flags of every source; the later flag wins.
+        link: Added to the command line of the linker.
+        machine: What it compiles for.
+        runner: The command that runs what it built.
+        environment: Added to the environment of what it built.
+    """
+
+    compiler: str
+    package: str
+    flags: tuple[str, ...] = ()
+    link: tuple[str, ...] = ()
+    machine: str = platform.machine()
+    runner: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+    def missing(self) -> str:
+        """Why it cannot be used here; empty if it can."""
+        absent = [command for command in (self.compiler, *self.runner[:1]) if not shutil.which(command)]
+        return f"no {' and no '.join(absent)}: apt-get install {self.package}" if absent else ""
+
+    def build(self, main: str, folder: Path, *, link: tuple[str, ...] = ()) -> Path:
+        """Compile the sources not yet compiled in a folder, and link the program ``main_<main>.cpp``.
+
+        Raises:
+            RuntimeError: The compiler fails, or says anything.
+        """
+        kernels = [source for source in sources_for(self.machine) if not HOSTS & set(source.parts)]
+        sources = [*kernels, *sorted(HERE.glob("op_*.cpp")), HERE / f"main_{main}.cpp"]
+        with ThreadPoolExecutor(JOBS) as workers:
+            objects = list(workers.map(lambda source: self._compile(source, folder), sources))
+        program = folder / main
+        self._call([*map(str, objects), *self.link, *link, "-pthread", "-o", str(program)])
+        return program
+
+    def run(self, program: Path, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
+        """Run what was built, and keep what it prints."""
+        return subprocess.run(
+            [*self.runner, str(program), *arguments],
+            env={**os.environ, **dict(self.environment)},
+            cwd=program.parent,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+        )
+
+    def _compile(self, source: Path, folder: Path) -> Path:
+        result = folder / f"{source.stem}.o"
+        if not result.exists():
+            flags = [*COMMON_FLAGS, *ISA_FLAGS.get(isa_of(source) or "", []), *self.flags]
+            self._call([f"-std=c++{CXX_STANDARD}", *flags, f"-I{CSRC}", "-c", str(source), "-o", str(result)])
+        return result
+
+    def _call(self, arguments: list[str]) -> None:
+        done = subprocess.run([self.compiler, *arguments], capture_output=True, text=True)
+        if done.returncode or done.stderr:
+            raise RuntimeError(f"{self.compiler} {' '.join(arguments)}\n{done.stderr}")
+
+
+HOST = Toolchain("g++", "g++")
+ARM = Toolchain(
+    "aarch64-linux-gnu-g++",
+    "g++-aarch64-linux-gnu qemu-user",
+    link=("-static",),
+    machine="aarch64",
+    runner=("qemu-aarch64",),
+)
+# One set of objects for the contract tests and for the fuzzer.
+SANITIZERS = "-fsanitize=address,undefined,float-cast-overflow"
+SANITIZED = Toolchain(
+    "clang++",
+    "clang libclang-rt-dev",
+    flags=(
+        "-O1",
+        "-g",
+        f"{SANITIZERS},fuzzer-no-link",
+        "-fno-sanitize-recover=all",
+        "-Wno-unknown-warning-option",
+    ),
+    link=(SANITIZERS,),
+    environment=(("UBSAN_OPTIONS", "print_stacktrace=1"),),
+)
+THREADS = Toolchain("g++", "g++", flags=("-O1", "-g", "-fsanitize=thread"), link=("-fsanitize=thread",))
