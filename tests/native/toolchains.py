@@ -1,4 +1,4 @@
-"""Builds the native tests: every kernel source of ``csrc`` with the flags it is shipped with, and the C++ here.
+"""Builds the native tests: the kernel sources, with the flags they are shipped with, and those here.
 
 A toolchain is a compiler with what it adds to those flags. Each program is built in a folder of its own.
 """
