@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/half.h"
 #include "common/platform.h"
 
 #if !defined(__AVX2__) || !defined(__FMA__)
@@ -39,6 +40,8 @@ EK_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
 EK_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
 EK_INLINE I operator+(I a, I b) { return _mm256_add_epi32(a.v, b.v); }
 EK_INLINE I operator*(I a, I b) { return _mm256_mullo_epi32(a.v, b.v); }
+EK_INLINE I operator-(I a, I b) { return _mm256_sub_epi32(a.v, b.v); }
+EK_INLINE I operator|(I a, I b) { return _mm256_or_si256(a.v, b.v); }
 
 EK_INLINE I int_iota() { return _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7); }
 EK_INLINE F iota() { return _mm256_cvtepi32_ps(int_iota().v); }
@@ -49,6 +52,22 @@ EK_INLINE void store(float* p, F v) { _mm256_storeu_ps(p, v.v); }
 EK_INLINE I load(const int32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 EK_INLINE void store(int32_t* p, I v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v.v); }
 EK_INLINE void store_first(float* p, F v, int n) { _mm256_maskstore_ps(p, first_lanes(n), v.v); }
+EK_INLINE __m128i load_16_bytes(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
+EK_INLINE __m128i load_8_bytes(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
+EK_INLINE F load(const Half* p) { return _mm256_cvtph_ps(load_16_bytes(p)); }
+EK_INLINE F load(const uint8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(load_8_bytes(p))); }
+EK_INLINE F load(const int16_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(load_16_bytes(p))); }
+EK_INLINE void store(Half* p, F v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT));
+}
+EK_INLINE __m128i words(F v) {
+  const __m256i lanes = _mm256_cvtps_epi32(v.v);
+  return _mm_packs_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+}
+EK_INLINE void store(int16_t* p, F v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), words(v)); }
+EK_INLINE void store(uint8_t* p, F v) {
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words(v), words(v)));
+}
 
 EK_INLINE F floor_(F v) { return _mm256_floor_ps(v.v); }
 EK_INLINE F min_(F a, F b) { return _mm256_min_ps(a.v, b.v); }
@@ -58,6 +77,13 @@ EK_INLINE M is_nan(F v) { return {_mm256_cmp_ps(v.v, v.v, _CMP_UNORD_Q)}; }
 EK_INLINE M both(M a, M b) { return {_mm256_and_ps(a.v, b.v)}; }
 EK_INLINE F select(M m, F a, F b) { return _mm256_blendv_ps(b.v, a.v, m.v); }
 EK_INLINE I to_int(F v) { return _mm256_cvttps_epi32(v.v); }
+EK_INLINE F to_float(I v) { return _mm256_cvtepi32_ps(v.v); }
+EK_INLINE I min_(I a, I b) { return _mm256_min_epi32(a.v, b.v); }
+EK_INLINE I max_(I a, I b) { return _mm256_max_epi32(a.v, b.v); }
+EK_INLINE M greater_equal(I a, I b) {
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_max_epi32(a.v, b.v), a.v))};
+}
+EK_INLINE I select(M m, I a, I b) { return _mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v)); }
 
 EK_INLINE bool all(M m) { return _mm256_movemask_ps(m.v) == 0xff; }
 EK_INLINE F gather(const float* base, I index) { return _mm256_i32gather_ps(base, index.v, 4); }
@@ -85,6 +111,33 @@ EK_INLINE void gather_pairs(const float* base, const int32_t* at, F& first, F& s
   const __m256 p2367 = four_pairs(base, at[2], at[3], at[6], at[7]);
   first = _mm256_shuffle_ps(p0145, p2367, _MM_SHUFFLE(2, 0, 2, 0));
   second = _mm256_shuffle_ps(p0145, p2367, _MM_SHUFFLE(3, 1, 3, 1));
+}
+
+// Two neighbours of 16 bits are one load of 32.
+EK_INLINE __m256i eight_words(const void* base, const int32_t* at) {
+  const auto word = [&](int lane) __attribute__((always_inline)) {
+    int32_t bits;
+    __builtin_memcpy(&bits, static_cast<const char*>(base) + 2 * static_cast<int64_t>(at[lane]), sizeof bits);
+    return bits;
+  };
+  return _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7));
+}
+EK_INLINE void gather_pairs(const Half* base, const int32_t* at, F& first, F& second) {
+  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
+                                         13, 2, 3, 6, 7, 10, 11, 14, 15);
+  const __m256i apart = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(eight_words(base, at), order), 0b11011000);
+  first = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
+  second = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
+}
+EK_INLINE void gather_pairs(const int16_t* base, const int32_t* at, F& first, F& second) {
+  const __m256i both = eight_words(base, at);
+  first = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(both, 16), 16));
+  second = _mm256_cvtepi32_ps(_mm256_srai_epi32(both, 16));
+}
+
+EK_INLINE F pick(F low, F high, I index) {
+  const __m256 a = _mm256_permutevar8x32_ps(low.v, index.v), b = _mm256_permutevar8x32_ps(high.v, index.v);
+  return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)));
 }
 
 EK_INLINE bool consecutive(I index) {

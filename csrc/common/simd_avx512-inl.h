@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "common/half.h"
 #include "common/platform.h"
 
 #if !defined(__AVX512F__) || !defined(__AVX512DQ__)
@@ -37,6 +38,8 @@ EK_INLINE F operator-(F a, F b) { return _mm512_sub_ps(a.v, b.v); }
 EK_INLINE F operator*(F a, F b) { return _mm512_mul_ps(a.v, b.v); }
 EK_INLINE I operator+(I a, I b) { return _mm512_add_epi32(a.v, b.v); }
 EK_INLINE I operator*(I a, I b) { return _mm512_mullo_epi32(a.v, b.v); }
+EK_INLINE I operator-(I a, I b) { return _mm512_sub_epi32(a.v, b.v); }
+EK_INLINE I operator|(I a, I b) { return _mm512_or_si512(a.v, b.v); }
 
 EK_INLINE I int_iota() { return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15); }
 EK_INLINE F iota() { return _mm512_cvtepi32_ps(int_iota().v); }
@@ -47,6 +50,22 @@ EK_INLINE void store(float* p, F v) { _mm512_storeu_ps(p, v.v); }
 EK_INLINE I load(const int32_t* p) { return _mm512_loadu_si512(p); }
 EK_INLINE void store(int32_t* p, I v) { _mm512_storeu_si512(p, v.v); }
 EK_INLINE void store_first(float* p, F v, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), v.v); }
+EK_INLINE __m256i load_32_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+EK_INLINE F load(const Half* p) { return _mm512_cvtph_ps(load_32_bytes(p)); }
+EK_INLINE F load(const uint8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes));
+}
+EK_INLINE F load(const int16_t* p) { return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(load_32_bytes(p))); }
+EK_INLINE void store(Half* p, F v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT));
+}
+EK_INLINE void store(int16_t* p, F v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v.v)));
+}
+EK_INLINE void store(uint8_t* p, F v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v.v)));
+}
 
 EK_INLINE F floor_(F v) { return _mm512_roundscale_ps(v.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 EK_INLINE F min_(F a, F b) { return _mm512_min_ps(a.v, b.v); }
@@ -56,6 +75,11 @@ EK_INLINE M is_nan(F v) { return _mm512_cmp_ps_mask(v.v, v.v, _CMP_UNORD_Q); }
 EK_INLINE M both(M a, M b) { return a & b; }
 EK_INLINE F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b.v, a.v); }
 EK_INLINE I to_int(F v) { return _mm512_cvttps_epi32(v.v); }
+EK_INLINE F to_float(I v) { return _mm512_cvtepi32_ps(v.v); }
+EK_INLINE I min_(I a, I b) { return _mm512_min_epi32(a.v, b.v); }
+EK_INLINE I max_(I a, I b) { return _mm512_max_epi32(a.v, b.v); }
+EK_INLINE M greater_equal(I a, I b) { return _mm512_cmpge_epi32_mask(a.v, b.v); }
+EK_INLINE I select(M m, I a, I b) { return _mm512_mask_blend_epi32(m, b.v, a.v); }
 
 EK_INLINE bool all(M m) { return m == 0xffff; }
 EK_INLINE F gather(const float* base, I index) { return _mm512_i32gather_ps(index.v, base, 4); }
@@ -73,6 +97,20 @@ EK_INLINE void gather_pairs(const float* base, const int32_t* index, F& first, F
   first = _mm512_permutex2var_ps(low, even, high);
   second = _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high);
 }
+
+// Two neighbours of 16 bits are one lane of 32.
+EK_INLINE void gather_pairs(const Half* base, const int32_t* index, F& first, F& second) {
+  const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(index), base, 2);
+  first = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
+  second = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
+}
+EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first, F& second) {
+  const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(index), base, 2);
+  first = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(both, 16), 16));
+  second = _mm512_cvtepi32_ps(_mm512_srai_epi32(both, 16));
+}
+
+EK_INLINE F pick(F low, F high, I index) { return _mm512_permutex2var_ps(low.v, index.v, high.v); }
 
 EK_INLINE bool consecutive(I index) {
   const __m512i first = _mm512_broadcastd_epi32(_mm512_castsi512_si128(index.v));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/half.h"
 #include "common/platform.h"
 
 #define EK_ISA scalar
@@ -24,6 +25,13 @@ EK_INLINE void store(float* p, F v) { *p = v; }
 EK_INLINE I load(const int32_t* p) { return *p; }
 EK_INLINE void store(int32_t* p, I v) { *p = v; }
 EK_INLINE void store_first(float* p, F v, int) { *p = v; }
+// Storage of fewer bits: loads widen, stores round to nearest (halves to even). An integer must be in range.
+EK_INLINE F load(const Half* p) { return half_to_float(*p); }
+EK_INLINE F load(const uint8_t* p) { return static_cast<F>(*p); }
+EK_INLINE F load(const int16_t* p) { return static_cast<F>(*p); }
+EK_INLINE void store(Half* p, F v) { *p = float_to_half(v); }
+EK_INLINE void store(uint8_t* p, F v) { *p = static_cast<uint8_t>(__builtin_rintf(v)); }
+EK_INLINE void store(int16_t* p, F v) { *p = static_cast<int16_t>(__builtin_rintf(v)); }
 
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
@@ -34,6 +42,11 @@ EK_HD EK_INLINE M is_nan(F v) { return v != v; }
 EK_HD EK_INLINE M both(M a, M b) { return a && b; }
 EK_HD EK_INLINE F select(M m, F a, F b) { return m ? a : b; }
 EK_HD EK_INLINE I to_int(F v) { return static_cast<I>(v); }
+EK_HD EK_INLINE F to_float(I v) { return static_cast<F>(v); }
+EK_HD EK_INLINE I min_(I a, I b) { return a < b ? a : b; }
+EK_HD EK_INLINE I max_(I a, I b) { return a > b ? a : b; }
+EK_HD EK_INLINE M greater_equal(I a, I b) { return a >= b; }
+EK_HD EK_INLINE I select(M m, I a, I b) { return m ? a : b; }
 
 EK_INLINE bool all(M m) { return m; }
 EK_INLINE F gather(const float* base, I index) { return base[index]; }
@@ -44,8 +57,18 @@ EK_INLINE void gather_pairs(const float* base, const int32_t* index, F& first, F
   first = base[*index];
   second = base[*index + 1];
 }
+EK_INLINE void gather_pairs(const Half* base, const int32_t* index, F& first, F& second) {
+  first = half_to_float(base[*index]);
+  second = half_to_float(base[*index + 1]);
+}
+EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first, F& second) {
+  first = static_cast<F>(base[*index]);
+  second = static_cast<F>(base[*index + 1]);
+}
 // Whether the lanes are k, k + 1, k + 2 ...
 EK_INLINE bool consecutive(I) { return true; }
+// Lane `index` of the 2 * kLanes lanes of both.
+EK_INLINE F pick(F low, F high, I index) { return index == 0 ? low : high; }
 
 }  // namespace scalar
 }  // namespace ek
