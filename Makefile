@@ -18,7 +18,7 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(wildcard tests/native/*.h tests/native/*.cpp)
 	$(BIN)/mypy
 
 $(INSTALLED): pyproject.toml constraints.txt setup.py csrc/build_flags.py $(CXX_SOURCES)

@@ -14,10 +14,14 @@ def pytest_configure() -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Name the variants of operators that this machine cannot run, and so does not test."""
+    """Name the variants of operators that this machine cannot run, and where else they are tested."""
+    from native import toolchains
+
     from edgekit.kernels.base import OPERATORS
 
     missing = {v.name: v.missing() for name in OPERATORS for v in OPERATORS[name].variants if v.missing()}
+    if "neon" in missing and not toolchains.missing(toolchains.ARM):
+        missing["neon"] += f"; tests/native runs its C++ under {toolchains.ARM.runner[0]}"
     return [f"not tested here: {name}: {reason}" for name, reason in missing.items()]
 
 

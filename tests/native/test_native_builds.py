@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from native.toolchains import ARM, HOST, SANITIZED, THREADS, Toolchain
+from native.toolchains import ARM, HOST, SANITIZED, THREADS, Toolchain, missing
 
 PROBLEMS = 1000
 # Long in CI, short where someone waits; EDGEKIT_FUZZ_S says otherwise.
@@ -24,8 +24,8 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Build:
     folders: dict[Toolchain, Path] = {}
 
     def folder(toolchain: Toolchain) -> Path:
-        if missing := toolchain.missing():
-            pytest.skip(missing)
+        if reason := missing(toolchain):
+            pytest.skip(reason)
         if toolchain not in folders:
             folders[toolchain] = tmp_path_factory.mktemp("native")
         return folders[toolchain]
@@ -117,8 +117,8 @@ int main(int count, char**) {
     ],
 )
 def test_the_sanitizers_do_see(toolchain, broken, message, tmp_path):
-    if missing := toolchain.missing():
-        pytest.skip(missing)
+    if reason := missing(toolchain):
+        pytest.skip(reason)
     source, program = tmp_path / "broken.cpp", tmp_path / "broken"
     source.write_text(BROKEN)
     flags = [f"-DBREAK={broken}", *toolchain.flags, *toolchain.link, "-pthread"]

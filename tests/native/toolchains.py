@@ -5,11 +5,13 @@ A toolchain is a compiler with what it adds to those flags. Each program is buil
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,23 +47,20 @@ class Toolchain:
     runner: tuple[str, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
-    def missing(self) -> str:
-        """Why it cannot be used here; empty if it can."""
-        absent = [command for command in (self.compiler, *self.runner[:1]) if not shutil.which(command)]
-        return f"no {' and no '.join(absent)}: apt-get install {self.package}" if absent else ""
-
     def build(self, main: str, folder: Path, *, link: tuple[str, ...] = ()) -> Path:
         """Compile the sources not yet compiled in a folder, and link the program ``main_<main>.cpp``.
 
         Raises:
-            RuntimeError: The compiler fails, or says anything.
+            RuntimeError: The compiler fails.
         """
-        kernels = [source for source in sources_for(self.machine) if not HOSTS & set(source.parts)]
+        kernels = [
+            source for source in sources_for(self.machine) if source.relative_to(CSRC).parts[0] not in HOSTS
+        ]
         sources = [*kernels, *sorted(HERE.glob("op_*.cpp")), HERE / f"main_{main}.cpp"]
         with ThreadPoolExecutor(JOBS) as workers:
             objects = list(workers.map(lambda source: self._compile(source, folder), sources))
         program = folder / main
-        self._call([*map(str, objects), *self.link, *link, "-pthread", "-o", str(program)])
+        self.call([*map(str, objects), *self.link, *link, "-pthread", "-o", str(program)])
         return program
 
     def run(self, program: Path, *arguments: str, timeout_s: float = 600) -> subprocess.CompletedProcess[str]:
@@ -77,16 +76,34 @@ class Toolchain:
         )
 
     def _compile(self, source: Path, folder: Path) -> Path:
-        result = folder / f"{source.stem}.o"
+        result = folder / ("_".join(source.parts[-2:]) + ".o")
         if not result.exists():
             flags = [*COMMON_FLAGS, *ISA_FLAGS.get(isa_of(source) or "", []), *self.flags]
-            self._call([f"-std=c++{CXX_STANDARD}", *flags, f"-I{CSRC}", "-c", str(source), "-o", str(result)])
+            self.call([f"-std=c++{CXX_STANDARD}", *flags, f"-I{CSRC}", "-c", str(source), "-o", str(result)])
         return result
 
-    def _call(self, arguments: list[str]) -> None:
+    def call(self, arguments: list[str]) -> None:
+        """Call the compiler, and raise what it says when it fails."""
         done = subprocess.run([self.compiler, *arguments], capture_output=True, text=True)
-        if done.returncode or done.stderr:
+        if done.returncode:
             raise RuntimeError(f"{self.compiler} {' '.join(arguments)}\n{done.stderr}")
+
+
+@functools.cache
+def missing(toolchain: Toolchain) -> str:
+    """Why a toolchain cannot build and run an empty program here; nothing if it can."""
+    for command in (toolchain.compiler, *toolchain.runner):
+        if not shutil.which(command):
+            return f"no {command}: apt-get install {toolchain.package}"
+    with tempfile.TemporaryDirectory() as folder:
+        source, program = Path(folder, "empty.cpp"), Path(folder, "empty")
+        source.write_text("int main() {}")
+        try:
+            toolchain.call([*toolchain.flags, *toolchain.link, str(source), "-o", str(program)])
+        except RuntimeError as error:
+            return f"{toolchain.compiler} lacks a library: apt-get install {toolchain.package}: {error}"
+        result = toolchain.run(program)
+        return f"what {toolchain.compiler} builds does not run: {result.stderr}" if result.returncode else ""
 
 
 HOST = Toolchain("g++", "g++")
