@@ -146,5 +146,10 @@ EK_INLINE bool consecutive(I index) {
   return _mm256_movemask_epi8(_mm256_cmpeq_epi32(index.v, expected)) == -1;
 }
 
+EK_INLINE M greater(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+EK_INLINE int count(M m) { return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(m.v))); }
+EK_INLINE void stream(float* p, F v) { _mm256_stream_ps(p, v.v); }
+EK_INLINE void stream_end() { _mm_sfence(); }
+
 }  // namespace avx2
 }  // namespace ek
