@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
 import time
@@ -11,6 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 COPY_BYTES = 256 * 2**20
+LEAST_REPEATS = 3
+# A turn of what is fast has several calls, as in use, where one follows the other. The first one, which finds
+# the caches as the candidate before left them, is not counted.
+TURN_S, TURN_CALLS = 0.02, 20
 
 
 @dataclass
@@ -41,19 +46,40 @@ class Samples:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], object]], *, repeats: int, warmup: int = 1
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    repeats: int,
+    limit_s: float = math.inf,
 ) -> dict[str, Samples]:
-    """Call the functions in turn, ``repeats`` times each after ``warmup`` rounds that do not count."""
+    """Let the functions take turns, ``repeats`` each after two calls that do not count.
+
+    A function that would take longer than ``limit_s`` in all has fewer turns, evenly spaced among the others'
+    and at least :data:`LEAST_REPEATS`.
+    """
     samples = {name: Samples() for name in functions}
-    for number in range(-warmup, repeats):
+    calls, turns = {}, {}
+    for name, function in functions.items():
+        function()
+        once_s = timed(function)[0] / 1e9
+        calls[name] = min(TURN_CALLS, 1 + int(TURN_S / once_s))
+        affordable = int(limit_s / (calls[name] * once_s)) if limit_s < math.inf else repeats
+        turns[name] = min(repeats, max(LEAST_REPEATS, affordable))
+    for number in range(repeats):
         for name, function in functions.items():
-            cpu, wall = time.process_time_ns(), time.perf_counter_ns()
-            function()
-            wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
-            if number >= 0:
-                samples[name].wall_ns.append(wall)
-                samples[name].cpu_ns.append(cpu)
+            if (number + 1) * turns[name] // repeats == number * turns[name] // repeats:
+                continue
+            taken = [timed(function) for _ in range(calls[name])]
+            for wall_ns, cpu_ns in taken[1:] or taken:
+                samples[name].wall_ns.append(wall_ns)
+                samples[name].cpu_ns.append(cpu_ns)
     return samples
+
+
+def timed(function: Callable[[], object]) -> tuple[int, int]:
+    """Wall time and CPU time of one call, in nanoseconds."""
+    cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+    function()
+    return time.perf_counter_ns() - wall, time.process_time_ns() - cpu
 
 
 def copy_bandwidth(threads: int, *, repeats: int = 7) -> float:

@@ -4,8 +4,9 @@
 
 A ratio is the peer's time over edgekit's at the same number of threads: medians of wall time, and the least
 CPU time of each, which a busy machine disturbs less. The bound is the CPU time to move the fewest bytes
-(inputs once, output once) at the speed of a large copy with as many threads, measured in the same run. A peer
-that is not installed is left out and named.
+(inputs once, outputs once) at the speed of a large copy with as many threads, measured in the same run.
+Every peer's result is compared with edgekit's. A peer that is not installed is left out and named. Exit code
+1 where results that should agree do not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,239 +25,223 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 from _harness import Samples, copy_bandwidth, interleave
+from kernel_cases import CASES, Case
+from kernel_goals import GOALS, reached
+from peers import Peer, Run, Task, every_peer
 
-from edgekit import machine
+from edgekit import atomic, machine
 from edgekit.kernels import native_status
-from edgekit.kernels.base import ISAS, OPERATORS
+from edgekit.kernels.base import OPERATORS
 
-Function = Callable[[], Any]
-FULL, HALF = (160, 192, 160), (80, 96, 80)
-SIGMA_VOX, LARGEST_VOX = 8, 5
+# Results agree if nearly all values do: a sample within rounding of a voxel may fall to either side of it.
+TOLERANCE, ROUNDING_SHARE = 1e-4, 1e-3
+TOLERANCES = {"float16": 1e-3}
 
-
-@dataclass(frozen=True)
-class Case:
-    """Something to time: edgekit's arguments, and its peers for a number of threads."""
-
-    kernel: str
-    label: str
-    inputs: tuple[np.ndarray, ...]
-    output_shape: tuple[int, ...]
-    options: dict[str, Any]
-    peers: Callable[[int], dict[str, Function]]
-
-    @property
-    def least_bytes(self) -> int:
-        return sum(array.nbytes for array in self.inputs) + 4 * int(np.prod(self.output_shape))
+Result = dict[str, Any]
 
 
-def smooth_field(shape: tuple[int, ...]) -> np.ndarray:
-    """Gaussian noise smoothed by a Gaussian of 8 voxels, its largest value 5 voxels."""
-    from scipy import ndimage
+class Settings(argparse.Namespace):
+    """The command line."""
 
-    noise = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    for component in noise.reshape(-1, *shape[2:]):
-        ndimage.gaussian_filter(component, SIGMA_VOX, mode="wrap", output=component)
-    return noise * np.float32(LARGEST_VOX / np.abs(noise).max())
-
-
-def noise_image(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-
-
-def torch_peers(threads: int) -> Any:
-    """torch with that many threads, or None."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    torch.set_num_threads(threads)
-    return torch
+    kernel: list[str]
+    case: str
+    peer: str
+    threads: str
+    repeats: int
+    limit_s: float
+    shrink: int
+    json: Path | None
 
 
-class TorchLayer:
-    """The spatial transformer as VoxelMorph and others write it.
+def edgekit_runs(task: Task) -> dict[str, Run]:
+    """edgekit as users call it, then each variant that runs here."""
+    operator = OPERATORS[task.kernel]
+    outputs = operator.allocate(*task.inputs, **task.options)
+    given = {**task.options, "threads": task.threads}
 
-    Identity grid in a buffer, add the displacement, normalise each component, move the components last,
-    reverse them, ``grid_sample``.
-    """
+    def first(result: Any) -> np.ndarray:
+        return result[0] if isinstance(result, tuple) else result
 
-    def __init__(self, torch: Any, grid: tuple[int, ...], boundary: str) -> None:
-        self.torch, self.grid = torch, grid
-        axes = [torch.arange(0, size) for size in grid]
-        self.identity = torch.stack(torch.meshgrid(axes, indexing="ij"))[None].float()
-        self.padding = {"edge": "border", "zero": "zeros"}[boundary]
-
-    def locations(self, flow: Any) -> Any:
-        places = self.identity + flow
-        for axis, size in enumerate(self.grid):
-            places[:, axis] = 2 * (places[:, axis] / (size - 1) - 0.5)
-        order = list(range(len(self.grid)))
-        return places.permute(0, *(axis + 2 for axis in order), 1)[..., order[::-1]]
-
-    def sample(self, image: Any, locations: Any) -> Any:
-        return self.torch.nn.functional.grid_sample(
-            image, locations, mode="bilinear", padding_mode=self.padding, align_corners=True
-        )
-
-    def __call__(self, image: Any, flow: Any) -> Any:
-        return self.sample(image, self.locations(flow))
-
-
-def warp_case(label: str, channels: int, grid: tuple[int, ...], boundary: str = "edge") -> Case:
-    image, flow = noise_image((1, channels, *grid)), smooth_field((1, len(grid), *grid))
-
-    def peers(threads: int) -> dict[str, Function]:
-        functions: dict[str, Function] = {}
-        if torch := torch_peers(threads):
-            layer = TorchLayer(torch, grid, boundary)
-            tensors = torch.from_numpy(image), torch.from_numpy(flow)
-            places = layer.locations(tensors[1]).contiguous()
-            functions["torch layer (VoxelMorph)"] = lambda: layer(*tensors).numpy()
-            functions["torch grid_sample"] = lambda: layer.sample(tensors[0], places).numpy()
-        if threads == 1:
-            functions["scipy map_coordinates"] = lambda: scipy_warp(image, flow, boundary)
-        return functions
-
-    return Case("warp", label, (image, flow), image.shape, {"order": 1, "boundary": boundary}, peers)
-
-
-def scipy_warp(image: np.ndarray, flow: np.ndarray, boundary: str) -> np.ndarray:
-    from scipy import ndimage
-
-    places = np.indices(image.shape[2:], dtype=np.float32) + flow[0]
-    mode = {"edge": "nearest", "zero": "grid-constant"}[boundary]
-    out = np.empty_like(image)
-    for channel, result in zip(image[0], out[0], strict=True):
-        ndimage.map_coordinates(channel, places, output=result, order=1, mode=mode)
-    return out
-
-
-def integrate_case(label: str, grid: tuple[int, ...]) -> Case:
-    velocity = smooth_field((1, len(grid), *grid))
-
-    def peers(threads: int) -> dict[str, Function]:
-        torch = torch_peers(threads)
-        if not torch:
-            return {}
-        layer, tensor = TorchLayer(torch, grid, "edge"), torch.from_numpy(velocity)
-
-        def integrate() -> Any:
-            field = tensor / 2**7
-            for _ in range(7):
-                field = field + layer(field, field)
-            return field.numpy()
-
-        return {"torch layer (VoxelMorph)": integrate}
-
-    options = {"steps": 7, "boundary": "edge"}
-    return Case("integrate_velocity", label, (velocity,), velocity.shape, options, peers)
-
-
-def jacobian_case(label: str, grid: tuple[int, ...]) -> Case:
-    flow = smooth_field((1, len(grid), *grid))
-
-    def peers(_: int) -> dict[str, Function]:
-        return {"numpy gradient + det": lambda: numpy_jacobian(flow)}
-
-    return Case("jacobian_determinant", label, (flow,), (1, *grid), {}, peers)
-
-
-def numpy_jacobian(flow: np.ndarray) -> np.ndarray:
-    rows = [np.stack(np.gradient(component), axis=-1) for component in flow[0]]
-    return np.linalg.det(np.stack(rows, axis=-2) + np.eye(len(rows), dtype=np.float32))[None]
-
-
-CASES: dict[str, tuple[Callable[..., Case], ...]] = {
-    "warp": (
-        lambda: warp_case("3-D 160x192x160", 1, FULL),
-        lambda: warp_case("3-D 160x192x160 zero", 1, FULL, "zero"),
-        lambda: warp_case("3-D 160x192x160 C=4", 4, FULL),
-        lambda: warp_case("2-D 1024x1024", 1, (1024, 1024)),
-    ),
-    "integrate_velocity": (
-        lambda: integrate_case("3-D 80x96x80", HALF),
-        lambda: integrate_case("3-D 160x192x160", FULL),
-    ),
-    "jacobian_determinant": (lambda: jacobian_case("3-D 160x192x160", FULL),),
-}
-
-
-def own(case: Case, threads: int) -> dict[str, Function]:
-    """edgekit as users call it, then each variant that runs here. All write to memory given to them."""
-    operator = OPERATORS[case.kernel]
-    out = np.empty(case.output_shape, np.float32)
-    functions: dict[str, Function] = {
-        "edgekit": lambda: operator.function(*case.inputs, **case.options, out=out, threads=threads)
+    runs = {
+        "edgekit": Run(lambda: operator.function(*task.inputs, **given, out=outputs[0]), first),
+        "edgekit, new array": Run(lambda: operator.function(*task.inputs, **given), first),
     }
     for variant in operator.variants:
-        if variant.name in ISAS and not variant.missing():
-            functions[f"edgekit {variant.name}"] = lambda run=variant.run: run(
-                *case.inputs, **case.options, out=out, threads=threads
+        if not variant.missing():
+            runs[f"edgekit {variant.name}"] = Run(
+                lambda run=variant.run: run(*task.inputs, **given, outputs=outputs), lambda _: outputs[0]
             )
-    return functions
+    return runs
 
 
-def measure(case: Case, threads: int, repeats: int, bandwidth: float) -> dict[str, Any]:
-    peers = case.peers(threads)
-    want = OPERATORS[case.kernel].function(*case.inputs, **case.options)
-    difference = {name: float(np.abs(np.asarray(peer()) - want).max()) for name, peer in peers.items()}
-    samples = interleave({**own(case, threads), **peers}, repeats=repeats)
+def agreement(want: np.ndarray, got: np.ndarray, differs: str) -> dict[str, Any]:
+    """Largest difference, and the share of values that differ by more than rounding."""
+    tolerance = 0.0 if want.dtype.kind in "iub" else TOLERANCES.get(want.dtype.name, TOLERANCE)
+    if got.shape != want.shape:
+        raise ValueError(f"want shape {want.shape}, got {got.shape}")
+    difference = np.abs(got.astype(np.float32) - want.astype(np.float32))
+    scale = max(1.0, float(np.abs(want).max()))
+    share = float(np.mean(~(difference <= tolerance * scale)))
     return {
-        "kernel": case.kernel,
-        "case": case.label,
-        "threads": threads,
-        "bound_s": case.least_bytes / bandwidth,
-        "largest_difference": difference,
-        "samples": samples,
+        "largest": float(difference.max()),
+        "share": share,
+        "differs": differs,
+        "agrees": bool(differs) or share <= ROUNDING_SHARE,
     }
 
 
-def rows(result: dict[str, Any]) -> Iterator[str]:
-    samples: dict[str, Samples] = result["samples"]
-    base = samples["edgekit"]
-    title = f"{result['kernel']} {result['case']}, {result['threads']} thread(s)"
-    yield f"{title}, bound {result['bound_s'] * 1e3:.1f} ms CPU"
-    yield f"  {'':28}{'median ms':>10}{'spread':>8}{'CPU ms':>9}{'ratio':>8}{'CPU ratio':>10}{'of bound':>10}"
-    for name, taken in samples.items():
-        ratio, cpu = taken.wall_s / base.wall_s, taken.least_cpu_s / base.least_cpu_s
-        yield (
-            f"  {name:28}{taken.wall_s * 1e3:10.2f}{taken.spread:8.0%}{taken.least_cpu_s * 1e3:9.2f}"
-            f"{ratio:8.2f}{cpu:10.2f}{result['bound_s'] / taken.least_cpu_s:10.0%}"
+def measure(
+    case: Case, peers: Iterable[Peer], bandwidths: Mapping[int, float], settings: Settings
+) -> list[Result]:
+    """One case with every number of threads."""
+    inputs = case.inputs(settings.shrink)
+    outputs = OPERATORS[case.kernel].allocate(*inputs, **case.options)
+    moved = sum(array.nbytes for array in (*inputs, *outputs))
+    results: list[Result] = []
+    for threads, bandwidth in bandwidths.items():
+        task = Task(case.kernel, inputs, case.options, threads)
+        runs, agreements = edgekit_runs(task), {}
+        want = runs["edgekit"].view(runs["edgekit"].call()).copy()
+        for peer in peers:
+            if run := peer.prepare(task):
+                runs[peer.name] = run
+                agreements[peer.name] = agreement(want, run.view(run.call()), run.differs)
+        calls = {name: run.call for name, run in runs.items()}
+        taken = interleave(calls, repeats=settings.repeats, limit_s=settings.limit_s)
+        results.append(
+            {
+                "kernel": case.kernel,
+                "case": case.label,
+                "threads": threads,
+                "bound_s": moved / bandwidth,
+                "runs": {name: summary(samples) for name, samples in taken.items()},
+                "agreement": agreements,
+            }
         )
+        if threads > 1:
+            results[-1]["scaling"] = scaling(task, settings.repeats)
+    return results
 
 
-def main() -> int:
+def scaling(task: Task, repeats: int) -> dict[str, Any]:
+    """edgekit with one thread and with all of the task's, taking turns."""
+    alone = dataclasses.replace(task, threads=1)
+    calls = {name: edgekit_runs(each)["edgekit"].call for name, each in {"one": alone, "all": task}.items()}
+    taken = interleave(calls, repeats=repeats)
+    return {
+        "speedup": taken["one"].wall_s / taken["all"].wall_s,
+        **{name: summary(samples) for name, samples in taken.items()},
+    }
+
+
+def summary(samples: Samples) -> dict[str, Any]:
+    return {
+        "wall_s": samples.wall_s,
+        "least_cpu_s": samples.least_cpu_s,
+        "spread": samples.spread,
+        "samples": dataclasses.asdict(samples),
+    }
+
+
+def shown(result: Result) -> Iterator[str]:
+    """A result as a table."""
+    base, bound_s = result["runs"]["edgekit"], result["bound_s"]
+    title = f"{result['kernel']} {result['case']}, {result['threads']} thread(s)"
+    yield f"{title}, bound {bound_s * 1e3:.1f} ms CPU"
+    heads = ("median ms", "spread", "CPU ms", "ratio", "CPU ratio", "of bound", "differs by")
+    yield f"  {'':26}" + "".join(f"{head:>11}" for head in heads)
+    for name, run in result["runs"].items():
+        figures = (
+            f"{run['wall_s'] * 1e3:.2f}",
+            f"{run['spread']:.0%}",
+            f"{run['least_cpu_s'] * 1e3:.2f}",
+            f"{run['wall_s'] / base['wall_s']:.2f}",
+            f"{run['least_cpu_s'] / base['least_cpu_s']:.2f}",
+            f"{bound_s / run['least_cpu_s']:.0%}",
+        )
+        line = f"  {name:26}" + "".join(f"{figure:>11}" for figure in figures)
+        yield line + difference(result["agreement"].get(name))
+    if scaled := result.get("scaling"):
+        one, all_ = (scaled[name]["wall_s"] * 1e3 for name in ("one", "all"))
+        times = f"{one:.2f} / {all_:.2f} ms = {scaled['speedup']:.2f}"
+        yield f"  {result['threads']} threads against one, in turns: {times}"
+
+
+def difference(agreement: dict[str, Any] | None) -> str:
+    if agreement is None:
+        return ""
+    text = f"{agreement['largest']:11.1e}"
+    if agreement["share"]:
+        text += f" ({agreement['share']:.2%} of values"
+        text += f": {agreement['differs']})" if agreement["differs"] else ")"
+    return text if agreement["agrees"] else f"{text} DISAGREES"
+
+
+def judged(results: list[Result]) -> Iterator[str]:
+    """Every goal that was measured, and whether it is met."""
+    yield f"{'goal':44}{'against':26}{'want':>8}{'got':>8}"
+    for goal in GOALS:
+        got = reached(goal, results)
+        if got is not None:
+            met = "met" if got >= goal.least else "NOT MET"
+            yield f"{f'{goal.kernel} {goal.case}':44}{goal.against:26}{goal.least:8.2f}{got:8.2f}  {met}"
+
+
+def parsed() -> Settings:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kernel", nargs="+", choices=list(OPERATORS), default=list(OPERATORS))
+    kernels = list(dict.fromkeys(case.kernel for case in CASES))
+    parser.add_argument("--kernel", nargs="+", choices=kernels, default=kernels)
+    parser.add_argument("--case", default="", help="cases whose label holds this text")
+    parser.add_argument("--peer", default="", help="peers whose name holds this text")
     parser.add_argument("--threads", default="1,2", help="numbers of threads, separated by commas")
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--repeats", type=int, default=11, help="timed calls of each (default 11)")
+    parser.add_argument(
+        "--limit-s",
+        type=float,
+        default=10.0,
+        help="fewer calls of what would take longer in all (default 10)",
+    )
+    parser.add_argument("--shrink", type=int, default=1, help="divide every axis, to try the benchmark out")
     parser.add_argument("--json", type=Path, help="where to write every sample")
-    arguments = parser.parse_args()
-    status = native_status()
-    print(f"native: {status.isa or status.missing}")
-    if torch_peers(1) is None:
-        print("not installed, left out: torch")
-    results = []
-    for threads in map(int, arguments.threads.split(",")):
-        bandwidth = copy_bandwidth(threads)
-        print(f"copy with {threads} thread(s): {bandwidth / 1e9:.1f} GB/s of CPU time\n")
-        for kernel in arguments.kernel:
-            for make in CASES[kernel]:
-                results.append(measure(make(), threads, arguments.repeats, bandwidth))
-                print(*rows(results[-1]), "", sep="\n", flush=True)
-    if arguments.json:
-        document = {
-            "machine": dataclasses.asdict(machine.record(("numpy", "scipy", "torch"))),
+    return parser.parse_args(namespace=Settings())
+
+
+def main() -> int:
+    settings = parsed()
+    peers = [peer for peer in every_peer() if settings.peer in peer.name]
+    packages = {"numpy": None, **{name: None for peer in peers for name in peer.packages}}
+    status, record = native_status(), machine.record(packages)
+    print(
+        f"{record.cpu}, {record.cores} cores, load {record.load:.1f}, native: {status.isa or status.missing}"
+    )
+    left_out = {peer.name: missing for peer in peers if (missing := peer.missing())}
+    for name, missing in left_out.items():
+        print(f"left out: {name} ({missing})")
+    if settings.shrink > 1:
+        print(f"every axis is a {settings.shrink}th of what the labels say")
+    bandwidths = {threads: copy_bandwidth(threads) for threads in map(int, settings.threads.split(","))}
+    for threads, bandwidth in bandwidths.items():
+        print(f"copy with {threads} thread(s): {bandwidth / 1e9:.1f} GB/s of CPU time")
+    results: list[Result] = []
+    for case in CASES:
+        if case.kernel in settings.kernel and settings.case in case.label:
+            results += measure(case, [p for p in peers if p.name not in left_out], bandwidths, settings)
+            for result in results[-len(bandwidths) :]:
+                print("", *shown(result), sep="\n", flush=True)
+    print("", *judged(results), sep="\n")
+    if settings.json:
+        report = {
+            "machine": dataclasses.asdict(record),
             "native": dataclasses.asdict(status),
-            "results": [
-                {**r, "samples": {n: dataclasses.asdict(s) for n, s in r["samples"].items()}} for r in results
-            ],
+            "left_out": left_out,
+            "copy_bytes_per_s": bandwidths,
+            "shrink": settings.shrink,
+            "results": results,
         }
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return 0
+        atomic.write(settings.json, json.dumps(report, indent=1).encode(), force=True)
+    return 0 if all(each["agrees"] for result in results for each in result["agreement"].values()) else 1
 
 
 if __name__ == "__main__":

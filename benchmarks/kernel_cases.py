@@ -1,0 +1,132 @@
+"""What the operators of edgekit are timed on."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Grid = tuple[int, ...]
+
+FULL, HALF = (160, 192, 160), (80, 96, 80)
+SIGMA_VOX, LARGEST_VOX = 8, 5
+CLASSES = 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something to time.
+
+    Attributes:
+        kernel: Name of the operator.
+        note: What sets the case apart from others of its grid.
+        grid: Lengths of the axes.
+        make: The arguments for a grid.
+        options: The keyword arguments; all that have a meaning, as native variants are called with them.
+    """
+
+    kernel: str
+    note: str
+    grid: Grid
+    make: Callable[[Grid], tuple[Array, ...]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return f"{'x'.join(map(str, self.grid))} {self.note}".strip()
+
+    def inputs(self, shrink: int = 1) -> tuple[Array, ...]:
+        """The arguments, every axis of the grid divided by ``shrink``."""
+        return self.make(tuple(size // shrink for size in self.grid))
+
+
+def smoothed(shape: tuple[int, ...], seed: int) -> Array:
+    """Gaussian noise [N, C, ...], smoothed by a Gaussian of 8 voxels."""
+    from scipy import ndimage
+
+    noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+    for component in noise.reshape(-1, *shape[2:]):
+        ndimage.gaussian_filter(component, SIGMA_VOX, mode="wrap", output=component)
+    return noise
+
+
+@functools.lru_cache(maxsize=4)
+def smooth_field(grid: Grid, seed: int = 0) -> Array:
+    """A displacement whose largest component is 5 voxels."""
+    noise = smoothed((1, len(grid), *grid), seed)
+    return noise * np.float32(LARGEST_VOX / np.abs(noise).max())
+
+
+def noise_image(shape: tuple[int, ...]) -> Array:
+    return np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+
+
+def image_and_field(
+    channels: int = 1, dtype: str = "float32", last: bool = False
+) -> Callable[[Grid], tuple[Array, ...]]:
+    """An image of noise, planar or with the channels last in memory, and a smooth field."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        image = noise_image((1, channels, *grid)).astype(dtype)
+        if last:
+            image = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 1, -1)), -1, 1)
+        return image, smooth_field(grid)
+
+    return make
+
+
+def cotangent_image_and_field(grid: Grid) -> tuple[Array, ...]:
+    cotangent, image = noise_image((2, 1, 1, *grid))
+    return cotangent, image, smooth_field(grid)
+
+
+def one_field(grid: Grid) -> tuple[Array, ...]:
+    return (smooth_field(grid),)
+
+
+def two_fields(grid: Grid) -> tuple[Array, ...]:
+    return smooth_field(grid), smooth_field(grid, seed=2)
+
+
+def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
+    """Regions a few voxels wide, of equal volume each, and a smooth field."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        noise = smoothed((1, 1, *grid), seed=3)
+        borders = np.quantile(noise[..., ::3], np.arange(1, CLASSES) / CLASSES)
+        return np.digitize(noise, borders).astype(dtype), smooth_field(grid)
+
+    return make
+
+
+EDGE = {"boundary": "edge"}
+LINEAR = {"order": 1, "boundary": "edge"}
+
+CASES = (
+    Case("warp", "", FULL, image_and_field(), LINEAR),
+    Case("warp", "zero", FULL, image_and_field(), {**LINEAR, "boundary": "zero"}),
+    Case("warp", "order 0", FULL, image_and_field(), {**LINEAR, "order": 0}),
+    Case("warp", "order 3", FULL, image_and_field(), {**LINEAR, "order": 3}),
+    Case("warp", "C=4", FULL, image_and_field(4), LINEAR),
+    Case("warp", "C=4 channels-last", FULL, image_and_field(4, last=True), LINEAR),
+    Case("warp", "float16", FULL, image_and_field(dtype="float16"), LINEAR),
+    Case("warp", "C=4 float16", FULL, image_and_field(4, "float16"), LINEAR),
+    Case("warp", "", (1024, 1024), image_and_field(), LINEAR),
+    Case("warp", "order 3", (1024, 1024), image_and_field(), {**LINEAR, "order": 3}),
+    Case("warp", "", (512, 512), image_and_field(), LINEAR),
+    Case("warp_adjoint", "", FULL, image_and_field(), {**LINEAR, "return_count": False}),
+    Case("warp_gradient", "", FULL, cotangent_image_and_field, LINEAR),
+    Case("compose", "", FULL, two_fields, EDGE),
+    Case("integrate_velocity", "", HALF, one_field, {"steps": 7, "boundary": "edge"}),
+    Case("integrate_velocity", "", FULL, one_field, {"steps": 7, "boundary": "edge"}),
+    Case("invert", "", HALF, one_field, {"iterations": 20, "tolerance_vox": 1e-3, "boundary": "edge"}),
+    Case("jacobian_determinant", "", FULL, one_field),
+    Case("warp_labels", "uint8 nearest", FULL, labels_and_field("uint8"), {"method": "nearest", **EDGE}),
+    Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
+    Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),
+    Case("warp_labels", "int32 linear", FULL, labels_and_field("int32"), {"method": "linear", **EDGE}),
+)

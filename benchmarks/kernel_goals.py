@@ -1,0 +1,68 @@
+"""What the operators of edgekit shall reach, and whether a measurement shows that they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+BOUND, ONE_THREAD = "bound", "one thread"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure to reach.
+
+    Attributes:
+        kernel: Name of the operator.
+        case: Label of the case.
+        against: A peer: its CPU time over edgekit's, with one thread each. Or :data:`BOUND`: the CPU time to
+            move the fewest bytes at the speed of a copy over edgekit's, with one thread. Or
+            :data:`ONE_THREAD`: the wall time of one thread over that of two.
+        least: The least ratio.
+    """
+
+    kernel: str
+    case: str
+    against: str
+    least: float
+
+
+_FULL = "160x192x160"
+
+GOALS = (
+    Goal("warp", _FULL, "torch layer", 16),
+    Goal("warp", _FULL, "torch grid_sample", 8),
+    Goal("warp", _FULL, "numba fused loop", 2.5),
+    Goal("warp", _FULL, BOUND, 0.20),
+    Goal("warp", f"{_FULL} C=4", "torch layer", 10),
+    Goal("warp", f"{_FULL} C=4", "torch grid_sample", 8),
+    Goal("warp", f"{_FULL} C=4 channels-last", "torch layer", 10),
+    Goal("warp", f"{_FULL} C=4 channels-last", "torch grid_sample", 8),
+    Goal("warp", f"{_FULL} float16", "edgekit, float32 image", 1.2),
+    Goal("warp", f"{_FULL} C=4 float16", "edgekit, float32 image", 1.5),
+    Goal("warp", "1024x1024", "cv2.remap", 1),
+    Goal("warp", "1024x1024", "torch layer", 10),
+    Goal("integrate_velocity", "80x96x80", "torch layer", 13),
+    Goal("integrate_velocity", _FULL, "torch layer", 20),
+    Goal("compose", _FULL, "torch layer", 15),
+    Goal("jacobian_determinant", _FULL, "numpy gradient + det", 10),
+    Goal("jacobian_determinant", _FULL, BOUND, 0.25),
+    *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
+)
+
+
+def reached(goal: Goal, results: Iterable[Mapping[str, Any]]) -> float | None:
+    """The ratio that was measured, ``None`` where it was not: the results are those of a report."""
+    threads = 2 if goal.against == ONE_THREAD else 1
+    for result in results:
+        if (result["kernel"], result["case"], result["threads"]) != (goal.kernel, goal.case, threads):
+            continue
+        if goal.against == ONE_THREAD:
+            return result["scaling"]["speedup"]
+        least_cpu_s = result["runs"]["edgekit"]["least_cpu_s"]
+        if goal.against == BOUND:
+            return result["bound_s"] / least_cpu_s
+        if peer := result["runs"].get(goal.against):
+            return peer["least_cpu_s"] / least_cpu_s
+    return None

@@ -1,0 +1,74 @@
+"""OpenCV's ``remap``, for images of two axes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from peers import Array, Peer, Run, Task, cubic, places
+
+
+def _remap(task: Task) -> tuple[Any, dict[str, Any]] | None:
+    """The image as OpenCV has it, and the options."""
+    import cv2
+
+    image = task.inputs[0]
+    modes = {0: cv2.INTER_NEAREST, 1: cv2.INTER_LINEAR, 3: cv2.INTER_CUBIC}
+    borders = {
+        "edge": cv2.BORDER_REPLICATE,
+        "zero": cv2.BORDER_CONSTANT,
+        "mirror": cv2.BORDER_REFLECT_101,
+        "reflect": cv2.BORDER_REFLECT,
+        "wrap": cv2.BORDER_WRAP,
+    }
+    if image.ndim != 4 or image.shape[0] > 1 or image.dtype == np.float16:
+        return None
+    cv2.setNumThreads(task.threads)
+    options = {
+        "interpolation": modes[task.options["order"]],
+        "borderMode": borders[task.options["boundary"]],
+    }
+    return np.ascontiguousarray(np.moveaxis(image[0], 0, -1)), options
+
+
+def _view(result: Array) -> Array:
+    return np.moveaxis(np.atleast_3d(result), -1, 0)[None]
+
+
+def remap(task: Task) -> Run | None:
+    """With the maps of places ready in memory."""
+    import cv2
+
+    if (ready := _remap(task)) is None:
+        return None
+    image, options = ready
+    y, x = places(task.inputs[1])[0]
+    out = np.empty_like(image)
+    return Run(lambda: cv2.remap(image, x, y, dst=out, **options), _view, cubic(task))
+
+
+def remap_displacement(task: Task) -> Run | None:
+    """With the displacement added to the grid in every call, as edgekit does."""
+    import cv2
+
+    if (ready := _remap(task)) is None:
+        return None
+    image, options = ready
+    flow, out = task.inputs[1][0], np.empty_like(image)
+    grid = np.indices(flow.shape[1:], dtype=np.float32)
+    at = np.empty_like(flow)
+
+    def call() -> Array:
+        cv2.add(grid[0], flow[0], dst=at[0])
+        cv2.add(grid[1], flow[1], dst=at[1])
+        return cv2.remap(image, at[1], at[0], dst=out, **options)
+
+    return Run(call, _view, cubic(task))
+
+
+OPENCV = {"opencv-python-headless": "cv2"}
+PEERS = (
+    Peer("cv2.remap", OPENCV, {"warp": remap}),
+    Peer("cv2.add + cv2.remap", OPENCV, {"warp": remap_displacement}),
+)

@@ -1,0 +1,76 @@
+"""SciPy's ``ndimage``, which uses one thread."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from peers import Peer, Run, Task, places
+
+MODES = {
+    "edge": "nearest",
+    "zero": "grid-constant",
+    "mirror": "mirror",
+    "reflect": "reflect",
+    "wrap": "grid-wrap",
+}
+
+
+def warp(task: Task) -> Run | None:
+    from scipy import ndimage
+
+    image, flow = task.inputs
+    if image.dtype == np.float16:
+        return None
+    order, mode = task.options["order"], MODES[task.options["boundary"]]
+    out = np.empty(image.shape, np.float32)
+
+    def call() -> np.ndarray:
+        at = places(flow)
+        for n, channel in np.ndindex(image.shape[:2]):
+            ndimage.map_coordinates(image[n, channel], at[n], output=out[n, channel], order=order, mode=mode)
+        return out
+
+    return Run(call, differs="cubic B-spline" if order == 3 else "")
+
+
+def labels(task: Task) -> Run | None:
+    from scipy import ndimage
+
+    image, flow = task.inputs
+    if task.options["method"] != "nearest":
+        return None
+    mode, out = MODES[task.options["boundary"]], np.empty_like(image)
+
+    def call() -> np.ndarray:
+        at = places(flow)
+        for n, channel in np.ndindex(image.shape[:2]):
+            ndimage.map_coordinates(image[n, channel], at[n], output=out[n, channel], order=0, mode=mode)
+        return out
+
+    return Run(call)
+
+
+def points(task: Task) -> Run:
+    from scipy import ndimage
+
+    at, flow = task.inputs
+    mode = MODES[task.options["boundary"]]
+
+    def call() -> np.ndarray:
+        moved = at.copy()
+        for n, component in np.ndindex(flow.shape[:2]):
+            where = at[n].T
+            moved[n, :, component] += ndimage.map_coordinates(flow[n, component], where, order=1, mode=mode)
+        return moved
+
+    return Run(call)
+
+
+PEERS = (
+    Peer(
+        "scipy map_coordinates",
+        {"scipy": "scipy"},
+        {"warp": warp, "warp_labels": labels, "warp_points": points},
+        threads=False,
+    ),
+)

@@ -1,0 +1,112 @@
+"""ITK's filters through SimpleITK, on images that are already its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from peers import Array, Peer, Run, Task
+
+OUTSIDE = "0 beyond half a voxel outside the grid, the edge value before"
+BORDER = "derivatives at the border are halved"
+
+
+def _field(flow: Array) -> Any:
+    """A field as ITK has it: components (x, y, z), last."""
+    import SimpleITK as sitk
+
+    return sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(flow, 0, -1)[..., ::-1]), isVector=True)
+
+
+def _flow(field: Any) -> Array:
+    import SimpleITK as sitk
+
+    return np.moveaxis(sitk.GetArrayFromImage(field)[..., ::-1], -1, 0)[None].astype(np.float32)
+
+
+def _threads(image_filter: Any, task: Task) -> Any:
+    image_filter.SetNumberOfThreads(task.threads)
+    image_filter.SetNumberOfWorkUnits(task.threads)
+    return image_filter
+
+
+def _warp(task: Task, images: list[Any], order: int) -> Run:
+    import SimpleITK as sitk
+
+    field = _field(task.inputs[1][0])
+    warper = _threads(sitk.WarpImageFilter(), task)
+    warper.SetInterpolator({0: sitk.sitkNearestNeighbor, 1: sitk.sitkLinear, 3: sitk.sitkBSpline}[order])
+    warper.SetOutputParameteresFromImage(images[0])
+    differs = OUTSIDE + ("; cubic B-spline" if order == 3 else "")
+    return Run(
+        lambda: [warper.Execute(image, field) for image in images],
+        lambda results: np.stack([sitk.GetArrayFromImage(result) for result in results])[None],
+        differs,
+    )
+
+
+def warp(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    image = task.inputs[0]
+    if image.dtype == np.float16 or len(image) > 1:
+        return None
+    images = [sitk.GetImageFromArray(np.ascontiguousarray(channel)) for channel in image[0]]
+    return _warp(task, images, task.options["order"])
+
+
+def labels(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    if task.options["method"] != "nearest":
+        return None
+    return _warp(task, [sitk.GetImageFromArray(channel) for channel in task.inputs[0][0]], order=0)
+
+
+def compose(task: Task) -> Run:
+    import SimpleITK as sitk
+
+    first, second = (_field(flow[0]) for flow in task.inputs)
+    warper = _threads(sitk.WarpImageFilter(), task)
+    warper.SetInterpolator(sitk.sitkLinear)
+    warper.SetOutputParameteresFromImage(second)
+    return Run(lambda: sitk.Add(first, warper.Execute(second, first)), _flow, OUTSIDE)
+
+
+def invert(task: Task) -> Run:
+    import SimpleITK as sitk
+
+    field = _field(task.inputs[0][0])
+    inverter = _threads(sitk.InvertDisplacementFieldImageFilter(), task)
+    inverter.SetMaximumNumberOfIterations(task.options["iterations"])
+    inverter.SetMaxErrorToleranceThreshold(task.options["tolerance_vox"])
+    inverter.SetMeanErrorToleranceThreshold(task.options["tolerance_vox"])
+    return Run(
+        lambda: inverter.Execute(field), _flow, "damped steps of the whole field; stops by its mean error"
+    )
+
+
+def jacobian(task: Task) -> Run:
+    import SimpleITK as sitk
+
+    field = _field(task.inputs[0][0])
+    jacobian_filter = _threads(sitk.DisplacementFieldJacobianDeterminantFilter(), task)
+    return Run(
+        lambda: jacobian_filter.Execute(field), lambda image: sitk.GetArrayFromImage(image)[None], BORDER
+    )
+
+
+PEERS = (
+    Peer(
+        "SimpleITK",
+        {"simpleitk": "SimpleITK"},
+        {
+            "warp": warp,
+            "warp_labels": labels,
+            "compose": compose,
+            "invert": invert,
+            "jacobian_determinant": jacobian,
+        },
+    ),
+)
