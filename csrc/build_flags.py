@@ -40,7 +40,7 @@ def isa_of(source: str | Path) -> str | None:
     return suffix if suffix in ISA_FLAGS else None
 
 
-def sources_for(machine: str) -> list[Path]:
-    """The C++ sources that a machine compiles, all but those of other instruction sets."""
+def sources_for(machine: str, folder: Path = CSRC) -> list[Path]:
+    """The C++ sources of a folder that a machine compiles: all but those of other instruction sets."""
     isas = (None, *MACHINE_ISAS.get(machine, ()))
-    return sorted(path for path in CSRC.rglob("*.cpp") if isa_of(path) in isas)
+    return sorted(path for path in folder.rglob("*.cpp") if isa_of(path) in isas)

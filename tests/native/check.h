@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/error.h"
+#include "common/half.h"
 #include "common/isa.h"
 #include "common/parallel.h"
 #include "source.h"
@@ -71,6 +72,9 @@ class Run {
           value =
               std::is_same<T, float>::value ? static_cast<T>(from_bits(0x7fc00000)) : T(__builtin_nan(""));
       }
+      if constexpr (std::is_same<T, ek::Half>::value) {
+        if ((value.bits & 0x7fff) > 0x7c00) value.bits = 0x7e00;
+      }
       std::memcpy(bytes.data() + sizeof(T) * static_cast<size_t>(i), &value, sizeof(T));
     }
     return bytes;
@@ -113,6 +117,11 @@ class Check {
     if (!refused_) give_up("wrong arguments were taken");
   }
 
+  [[noreturn]] void give_up(const std::string& why) const {
+    std::fprintf(stderr, "%s: %s\n", problem_.c_str(), why.c_str());
+    std::abort();  // a fuzzer sees it, and keeps the input
+  }
+
   bool refused() const { return refused_; }
   uint64_t digest() const { return digest_; }
 
@@ -149,11 +158,6 @@ class Check {
 
   [[noreturn]] void fail(const Outcome& want, const Outcome& got, const std::string& what) const {
     give_up("'" + want.name + "' and '" + got.name + "' differ in " + what);
-  }
-
-  [[noreturn]] void give_up(const std::string& why) const {
-    std::fprintf(stderr, "%s: %s\n", problem_.c_str(), why.c_str());
-    std::abort();  // a fuzzer sees it, and keeps the input
   }
 
   // FNV-1a.

@@ -56,7 +56,8 @@ class Toolchain:
         kernels = [
             source for source in sources_for(self.machine) if source.relative_to(CSRC).parts[0] not in HOSTS
         ]
-        sources = [*kernels, *sorted(HERE.glob("op_*.cpp")), HERE / f"main_{main}.cpp"]
+        tests = [source for source in sources_for(self.machine, HERE) if not source.match("main_*")]
+        sources = [*kernels, *tests, HERE / f"main_{main}.cpp"]
         with ThreadPoolExecutor(JOBS) as workers:
             objects = list(workers.map(lambda source: self._compile(source, folder), sources))
         program = folder / main
