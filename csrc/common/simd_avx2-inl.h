@@ -123,9 +123,10 @@ EK_INLINE __m256i eight_words(const void* base, const int32_t* at) {
   return _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7));
 }
 EK_INLINE void gather_pairs(const Half* base, const int32_t* at, F& first, F& second) {
-  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8, 9, 12,
-                                         13, 2, 3, 6, 7, 10, 11, 14, 15);
-  const __m256i apart = _mm256_permute4x64_epi64(_mm256_shuffle_epi8(eight_words(base, at), order), 0b11011000);
+  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15, 0, 1, 4, 5, 8,
+                                         9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+  const __m256i apart =
+      _mm256_permute4x64_epi64(_mm256_shuffle_epi8(eight_words(base, at), order), 0b11011000);
   first = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
   second = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
 }
@@ -148,8 +149,6 @@ EK_INLINE bool consecutive(I index) {
 
 EK_INLINE M greater(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
 EK_INLINE int count(M m) { return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(m.v))); }
-EK_INLINE void stream(float* p, F v) { _mm256_stream_ps(p, v.v); }
-EK_INLINE void stream_end() { _mm_sfence(); }
 
 }  // namespace avx2
 }  // namespace ek

@@ -120,8 +120,6 @@ EK_INLINE bool consecutive(I index) {
 
 EK_INLINE M greater(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 EK_INLINE int count(M m) { return __builtin_popcount(m); }
-EK_INLINE void stream(float* p, F v) { _mm512_stream_ps(p, v.v); }
-EK_INLINE void stream_end() { _mm_sfence(); }
 
 }  // namespace avx512
 }  // namespace ek

@@ -160,8 +160,6 @@ EK_INLINE bool consecutive(I index) {
 
 EK_INLINE M greater(F a, F b) { return {vcgtq_f32(a.v, b.v)}; }
 EK_INLINE int count(M m) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(m.v, 31))); }
-EK_INLINE void stream(float* p, F v) { store(p, v); }
-EK_INLINE void stream_end() {}
 
 }  // namespace neon
 }  // namespace ek

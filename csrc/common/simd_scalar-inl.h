@@ -73,10 +73,6 @@ EK_INLINE F pick(F low, F high, I index) { return index == 0 ? low : high; }
 EK_HD EK_INLINE M greater(F a, F b) { return a > b; }
 // In how many lanes it is true.
 EK_INLINE int count(M m) { return m; }
-// Stores past the caches, for results larger than those. `p` is aligned to all lanes. The thread that streamed
-// calls stream_end() before it says that it is done.
-EK_INLINE void stream(float* p, F v) { *p = v; }
-EK_INLINE void stream_end() {}
 
 }  // namespace scalar
 }  // namespace ek

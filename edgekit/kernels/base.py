@@ -45,11 +45,13 @@ class Case:
         label: Names the case in a failure.
         inputs: The positional arguments.
         options: The keyword arguments that have a meaning (not ``out`` and ``threads``).
+        slack: How many times a variant's tolerance the options allow.
     """
 
     label: str
     inputs: tuple[Array, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    slack: float = 1.0
 
 
 @dataclass(frozen=True)

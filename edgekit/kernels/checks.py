@@ -82,6 +82,14 @@ def is_channels_last(array: Array) -> bool:
     return not array.flags.c_contiguous and np.moveaxis(array, 1, -1).flags.c_contiguous
 
 
+def empty_image(image: Array, grid: Sequence[int]) -> Array:
+    """A new array for samples of an image on a grid: its batch, channels, type and memory layout."""
+    n, c = image.shape[:2]
+    if is_channels_last(image):
+        return np.moveaxis(np.empty((n, *grid, c), image.dtype), -1, 1)
+    return np.empty((n, c, *grid), image.dtype)
+
+
 def check_flow(
     value: object, name: str, *, where: str, dtypes: Sequence[str] = FLOAT32, image: Array | None = None
 ) -> Array:
@@ -120,6 +128,14 @@ def check_integer(value: object, name: str, low: int, high: int, *, where: str) 
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise KernelError(f"{name}: want an integer from {low} to {high}, got {value!r}", where=where)
     return int(value)
+
+
+def check_number(value: object, name: str, low: float, *, where: str) -> float:
+    """Refuse anything but a finite real number of at least ``low``."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not low <= float(value) < float("inf"):  # type: ignore[arg-type]
+        raise KernelError(f"{name}: want a finite number of at least {low:g}, got {value!r}", where=where)
+    return float(value)  # type: ignore[arg-type]
 
 
 def check_output(

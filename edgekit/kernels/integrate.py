@@ -71,7 +71,7 @@ def _native(
     field, following = (spare, out) if steps % 2 else (out, spare)
     np.multiply(velocity, np.float32(2.0**-steps), out=field)
     for _ in range(steps):
-        module.warp(field, field, following, boundary=boundary, add_image=True, threads=threads, isa=isa)
+        module.warp(field, field, following, boundary=boundary, add_flow=True, threads=threads, isa=isa)
         field, following = following, field
 
 

@@ -79,7 +79,7 @@ def test_agrees_with_the_reference(name, variant_name):
         got = run(operator, variant, case)
         for wanted, result in zip(want, got, strict=True):
             scale = scale_of(wanted, case.inputs[0])
-            assert_close(result, wanted, variant.tolerance, scale, case.label)
+            assert_close(result, wanted, case.slack * variant.tolerance, scale, case.label)
 
 
 @pytest.mark.parametrize(("name", "variant_name"), VARIANTS)
@@ -153,7 +153,7 @@ def test_a_tensor_that_needs_gradients_is_refused(name):
 def spoiled_inputs(array: np.ndarray):
     yield "list", array.tolist(), "DLPack"
     yield "float64", array.astype(np.float64), "float32"
-    yield "float16", array.astype(np.float16), "float32"
+    yield "complex", array.astype(np.complex64), "float32"
     yield "big-endian", array.astype(">f4"), "float32"
     yield "too few axes", array[0, 0], "axes"
     yield "too many axes", array[None, None], "axes"

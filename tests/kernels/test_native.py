@@ -172,17 +172,17 @@ def test_the_extension_refuses_overlap_read_only_memory_and_unknown_words():
     frozen.flags.writeable = False
     with pytest.raises(ValueError, match="writeable"):
         _C.warp(field, field, frozen)
-    for options in ({"boundary": "wrap"}, {"order": 2}, {"threads": 0}, {"isa": "neon2"}):
+    for options in ({"boundary": "border"}, {"order": 2}, {"threads": 0}, {"isa": "neon2"}):
         with pytest.raises(ValueError, match=r"must|unknown"):
             _C.warp(field, field, out, **options)
     with pytest.raises(TypeError):
         _C.warp(field.tolist(), field, out)
 
 
-def test_add_image_composes():
+def test_add_flow_composes():
     field = smooth_field(np.random.default_rng(0), (1, 3, 7, 9, 19), amplitude=2)
     out = np.empty_like(field)
     for isa in ISAS:
         if isa in native_status().isas:
-            _C.warp(field, field, out, add_image=True, isa=isa)
+            _C.warp(field, field, out, add_flow=True, isa=isa)
             np.testing.assert_array_equal(out, field + warp(field, field))

@@ -11,6 +11,10 @@ from hypothesis.extra import numpy as hnp
 from edgekit.errors import KernelError
 from edgekit.kernels import warp
 from edgekit.kernels.integrate import smooth_field
+from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
+
+# NumPy calls "reflect" what is "mirror" here, and "symmetric" what is "reflect".
+PAD_MODES = {"zero": "constant", "edge": "edge", "mirror": "reflect", "reflect": "symmetric", "wrap": "wrap"}
 
 GRIDS = st.one_of(
     hnp.array_shapes(min_dims=3, max_dims=3, max_side=19), hnp.array_shapes(min_dims=2, max_dims=2)
@@ -21,21 +25,21 @@ def image_of(rng: np.random.Generator, grid: tuple[int, ...], n: int = 1, c: int
     return rng.standard_normal((n, c, *grid)).astype(np.float32)
 
 
-@given(GRIDS, st.integers(1, 3), st.sampled_from([0, 1]), st.sampled_from(["zero", "edge"]))
+@given(GRIDS, st.integers(1, 3), st.sampled_from(ORDERS), st.sampled_from(BOUNDARIES))
 def test_zero_flow_is_the_identity(grid, channels, order, boundary):
     image = image_of(np.random.default_rng(0), grid, 2, channels)
     flow = np.zeros((2, len(grid), *grid), np.float32)
     np.testing.assert_array_equal(warp(image, flow, order=order, boundary=boundary), image)
 
 
-@given(GRIDS, st.data(), st.sampled_from([0, 1]), st.sampled_from(["zero", "edge"]))
+@given(GRIDS, st.data(), st.sampled_from(ORDERS), st.sampled_from(BOUNDARIES))
 def test_whole_translation_is_an_exact_shift(grid, data, order, boundary):
     shift = [data.draw(st.integers(-size - 1, size + 1)) for size in grid]
     image = image_of(np.random.default_rng(1), grid)
     flow = np.broadcast_to(np.reshape(shift, (1, -1, *(1 for _ in grid))), (1, len(grid), *grid))
     moved = warp(image, np.ascontiguousarray(flow, np.float32), order=order, boundary=boundary)
     pad = [(0, 0), (0, 0), *((size + 1, size + 1) for size in grid)]
-    padded = np.pad(image, pad, mode={"zero": "constant", "edge": "edge"}[boundary])
+    padded = np.pad(image, pad, mode=PAD_MODES[boundary])
     window = tuple(slice(size + 1 + s, 2 * size + 1 + s) for size, s in zip(grid, shift, strict=True))
     np.testing.assert_array_equal(moved, padded[(..., *window)])
 
@@ -150,11 +154,11 @@ def test_a_line_of_one_voxel_has_no_neighbour_in_the_next_line():
 
 @pytest.mark.parametrize("order", [2, -1, "linear", True, None])
 def test_unknown_order_is_refused(order):
-    with pytest.raises(KernelError, match="order: want one of 0, 1"):
+    with pytest.raises(KernelError, match="order: want one of 0, 1, 3"):
         warp(np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 2, 2, 2), np.float32), order=order)
 
 
-@pytest.mark.parametrize("boundary", ["border", "", None, 0])
+@pytest.mark.parametrize("boundary", ["border", "", None, 0, "constant"])
 def test_unknown_boundary_is_refused(boundary):
     with pytest.raises(KernelError, match="boundary: want one of 'zero', 'edge'"):
         warp(np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 2, 2, 2), np.float32), boundary=boundary)

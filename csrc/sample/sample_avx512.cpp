@@ -1,3 +1,3 @@
-#include "common/simd_scalar-inl.h"
+#include "common/simd_avx512-inl.h"
 // The vocabulary above decides what the body below is compiled for.
-#include "warp/warp-inl.h"
+#include "sample/sample-inl.h"

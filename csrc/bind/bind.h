@@ -1,0 +1,39 @@
+// What every binding needs: arrays of NumPy as tensors, names as values. Arrays are taken as they are: a
+// wrong type or layout is refused, never converted.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "common/boundary.h"
+#include "common/error.h"
+#include "common/isa.h"
+#include "common/parallel.h"
+#include "common/tensor.h"
+
+namespace ek {
+namespace bind {
+
+namespace py = pybind11;
+
+enum class Use { kRead, kWrite };
+
+// An array [N, C, D, H, W] or [N, C, H, W]. An array to write to must be writeable.
+Tensor tensor(const char* name, const py::array& array, Use use);
+
+Boundary boundary_of(const std::string& name);
+
+// The instruction set called so; for an empty name that of this process: EDGEKIT_ISA if set, else the best
+// one, decided at the first call.
+Isa isa_of(const std::string& name);
+
+Parallel threads_of(int threads);
+
+// Each adds its functions to the module.
+void add_jacobian(py::module_& m);
+void add_sample(py::module_& m);
+
+}  // namespace bind
+}  // namespace ek

@@ -1,0 +1,38 @@
+// Operators that sample an image.
+#include "sample/sample.h"
+
+#include "bind/bind.h"
+
+namespace ek {
+namespace bind {
+namespace {
+
+void warp(const py::array& image, const py::array& flow, const py::array& out, int order,
+          const std::string& boundary, bool add_flow, float scale, int threads, const std::string& isa) {
+  require(image.ndim() == flow.ndim() && image.ndim() == out.ndim(), "image, flow and out differ in rank");
+  Sample args;
+  args.image = tensor("image", image, Use::kRead);
+  args.coordinates = tensor("flow", flow, Use::kRead);
+  args.out = tensor("out", out, Use::kWrite);
+  args.dims = static_cast<int>(image.ndim()) - 2;
+  args.order = order;
+  args.boundary = boundary_of(boundary);
+  args.finish = add_flow ? Finish::kAddFlow : Finish::kStore;
+  args.scale = scale;
+  const Isa chosen = isa_of(isa);
+  const Parallel parallel = threads_of(threads);
+  py::gil_scoped_release unlocked;
+  sample(args, chosen, parallel);
+}
+
+}  // namespace
+
+void add_sample(py::module_& m) {
+  m.def("warp", &warp, py::arg("image").noconvert(), py::arg("flow").noconvert(), py::arg("out").noconvert(),
+        py::kw_only(), py::arg("order") = 1, py::arg("boundary") = "edge", py::arg("add_flow") = false,
+        py::arg("scale") = 1.0f, py::arg("threads") = 1, py::arg("isa") = "",
+        "out[p] = image[p + scale * flow[p]], plus the displacement, times the scale, with add_flow.");
+}
+
+}  // namespace bind
+}  // namespace ek

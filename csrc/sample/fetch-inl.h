@@ -1,0 +1,192 @@
+// From blocks to samples of planar images.
+#pragma once
+
+#include "sample/block-inl.h"
+
+namespace ek {
+namespace EK_ISA {
+
+EK_INLINE float widen(float v) { return v; }
+EK_INLINE float widen(Half v) { return half_to_float(v); }
+EK_INLINE float widen(uint8_t v) { return static_cast<float>(v); }
+EK_INLINE float widen(int16_t v) { return static_cast<float>(v); }
+
+// A sample as the type of `out` holds it: integers saturate, and have 0 for NaN. Rounding is left to the
+// store.
+EK_INLINE F fit(const float*, F v) { return v; }
+EK_INLINE F fit(const Half*, F v) { return v; }
+EK_INLINE F fit_integer(F v, float low, float high) {
+  return select(is_nan(v), F(0.0f), min_(F(high), max_(F(low), v)));
+}
+EK_INLINE F fit(const uint8_t*, F v) { return fit_integer(v, 0.0f, 255.0f); }
+EK_INLINE F fit(const int16_t*, F v) { return fit_integer(v, -32768.0f, 32767.0f); }
+
+template <class T>
+EK_INLINE void store_some(T* out, F value, int count) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (count == kLanes) {
+      store(out, value);
+    } else {
+      store_first(out, value, count);
+    }
+  } else {
+    T lanes[kLanes];
+    store(lanes, value);
+    __builtin_memcpy(out, lanes, count == kLanes ? sizeof lanes : count * sizeof(T));
+  }
+}
+
+// base[index], 0 where the index is negative.
+EK_INLINE F gather_inside(const float* base, I index) {
+  return gather(base, index, greater_equal(index, I(0)));
+}
+template <class T>
+EK_INLINE F gather_inside(const T* base, I index) {
+  alignas(64) int32_t at[kLanes];
+  alignas(64) float lanes[kLanes];
+  store(at, index);
+  for (int i = 0; i < kLanes; ++i) lanes[i] = at[i] < 0 ? 0.0f : widen(base[at[i]]);
+  return load(lanes);
+}
+
+EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* at, F& first, F& second) {
+  uint8_t a[kLanes], b[kLanes];
+  for (int i = 0; i < kLanes; ++i) a[i] = base[at[i]], b[i] = base[at[i] + 1];
+  first = load(a);
+  second = load(b);
+}
+
+// The sum of a tap's offsets, kOutside if one of them is.
+EK_INLINE I corner_index(I z, I y, I x) {
+  return select(greater_equal(z | y | x, I(0)), z + y + x, I(kOutside));
+}
+
+template <Access kAccess, class T>
+EK_INLINE F line(const T* image, const int32_t* index, I rest, F weight) {
+  F first, second;
+  if constexpr (kAccess == Access::kRun) {
+    first = load(image + index[0]);
+    second = load(image + index[0] + 1);
+  } else if constexpr (kAccess == Access::kWindow) {
+    const F low = load(image + index[0]), high = load(image + index[0] + kLanes);
+    first = pick(low, high, rest);
+    second = pick(low, high, rest + I(1));
+  } else if constexpr (kAccess == Access::kPairs) {
+    gather_pairs(image, index, first, second);
+  } else {
+    first = second = gather_inside(image, load(index));
+  }
+  return blend(first, second, weight);
+}
+
+// Along an axis of one voxel the second corner is the first, at weight 0 or NaN.
+EK_INLINE int64_t step_along(const Axis& axis) { return axis.count > 1 ? axis.stride : 0; }
+
+template <int kDims, Access kAccess, class T>
+EK_INLINE F cell(const SamplePlan& plan, const T* image, const Block& block, int at) {
+  const int64_t dy = step_along(plan.axis[1]), dz = step_along(plan.axis[0]);
+  const int32_t* index = block.index + at;
+  const I rest = kAccess == Access::kWindow ? load(index) - I(*index) : I(0);
+  const F wx = load(block.weight[2][0] + at), wy = load(block.weight[1][0] + at);
+  const F near = blend(line<kAccess>(image, index, rest, wx), line<kAccess>(image + dy, index, rest, wx), wy);
+  if constexpr (kDims == 2) return near;
+  image += dz;
+  const F far = blend(line<kAccess>(image, index, rest, wx), line<kAccess>(image + dy, index, rest, wx), wy);
+  return blend(near, far, load(block.weight[0][0] + at));
+}
+
+template <int kDims, class T>
+EK_INLINE F mapped_cell(const T* image, const Block& block, int at) {
+  const auto offset = [&](int axis, int tap)
+                          __attribute__((always_inline)) { return load(block.offset[axis][tap] + at); };
+  const auto weight = [&](int axis)
+                          __attribute__((always_inline)) { return load(block.weight[axis][0] + at); };
+  const I x0 = offset(2, 0), x1 = offset(2, 1);
+  const auto plane = [&](I z) __attribute__((always_inline)) {
+    F lines[2];
+    for (int tap = 0; tap < 2; ++tap) {
+      const I y = offset(1, tap);
+      lines[tap] = blend(gather_inside(image, corner_index(z, y, x0)),
+                         gather_inside(image, corner_index(z, y, x1)), weight(2));
+    }
+    return blend(lines[0], lines[1], weight(1));
+  };
+  if constexpr (kDims == 2) return plane(I(0));
+  return blend(plane(offset(0, 0)), plane(offset(0, 1)), weight(0));
+}
+
+template <int kDims, class T>
+EK_INLINE F linear_sample(const SamplePlan& plan, const T* image, const Block& block, int at) {
+  switch (block.access[at / kLanes]) {
+    case Access::kRun:
+      return cell<kDims, Access::kRun>(plan, image, block, at);
+    case Access::kWindow:
+      return cell<kDims, Access::kWindow>(plan, image, block, at);
+    case Access::kPairs:
+      return cell<kDims, Access::kPairs>(plan, image, block, at);
+    case Access::kSingle:
+      return cell<kDims, Access::kSingle>(plan, image, block, at);
+    default:
+      return mapped_cell<kDims>(image, block, at);
+  }
+}
+
+template <class T>
+EK_INLINE F nearest_sample(const T* image, const Block& block, int at) {
+  const int32_t* index = block.index + at;
+  if (block.access[at / kLanes] == Access::kRun) return load(image + *index);
+  const I lanes = load(index);
+  return select(greater_equal(I(kUnknown), lanes), F(__builtin_nanf("")), gather_inside(image, lanes));
+}
+
+template <int kDims, class T>
+EK_INLINE F cubic_sample(const T* image, const Block& block, int at) {
+  constexpr int kPlanes = kDims == 3 ? 4 : 1;
+  F total(0.0f);
+  for (int k = 0; k < kPlanes; ++k) {
+    const I z = kDims == 3 ? load(block.offset[0][k] + at) : I(0);
+    F plane(0.0f);
+    for (int j = 0; j < 4; ++j) {
+      const I y = load(block.offset[1][j] + at);
+      F line(0.0f);
+      for (int i = 0; i < 4; ++i) {
+        const I index = corner_index(z, y, load(block.offset[2][i] + at));
+        line = line + gather_inside(image, index) * load(block.weight[2][i] + at);
+      }
+      plane = plane + line * load(block.weight[1][j] + at);
+    }
+    if constexpr (kDims == 2) return plane;
+    total = total + plane * load(block.weight[0][k] + at);
+  }
+  return total;
+}
+
+template <class T, int kDims, int kOrder, Finish kFinish>
+void fetch(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block) {
+  const Sample& args = plan.args;
+  const int64_t image_voxels = args.image.voxels(), out_voxels = args.out.voxels();
+  const T* image = args.image.as<const T>() + row.n * args.image.c * image_voxels;
+  const int64_t first = row.n * args.image.c * out_voxels + row.first + x;
+  for (int64_t c = 0; c < args.image.c; ++c, image += image_voxels) {
+    T* out = args.out.as<T>() + first + c * out_voxels;
+    const float* flow = args.coordinates.as<const float>() + first + c * out_voxels;
+    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
+      F value;
+      if constexpr (kOrder == 0) {
+        value = nearest_sample(image, block, at);
+      } else if constexpr (kOrder == 1) {
+        value = linear_sample<kDims>(plan, image, block, at);
+      } else {
+        value = cubic_sample<kDims>(image, block, at);
+      }
+      if constexpr (kFinish == Finish::kAddFlow) {
+        const F displacement = lanes == kLanes ? load(flow + at) : load_first(flow + at, lanes);
+        value = displacement * F(args.scale) + value * F(args.scale);
+      }
+      store_some(out + at, fit(out, value), lanes);
+    });
+  }
+}
+
+}  // namespace EK_ISA
+}  // namespace ek

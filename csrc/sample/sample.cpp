@@ -1,0 +1,95 @@
+#include "sample/sample.h"
+
+#include <algorithm>
+#include <string>
+
+#include "common/error.h"
+
+namespace ek {
+namespace {
+
+// Enough voxels that handing out a task costs nothing, few enough that threads finish together.
+constexpr int64_t kVoxelsPerTask = 16384;
+
+void check(const Sample& args) {
+  const auto &image = args.image, &coordinates = args.coordinates, &out = args.out;
+  require(args.dims == 2 || args.dims == 3, "dims must be 2 or 3, got " + std::to_string(args.dims));
+  require(args.order == 0 || args.order == 1 || args.order == 3,
+          "order must be 0, 1 or 3, got " + std::to_string(args.order));
+  check_size("image", image);
+  check_size("out", out);
+  require(args.dims == 3 || (image.d == 1 && out.d == 1), "a 2-D image must have depth 1");
+  require(out.n == image.n && out.c == image.c, "out and image differ in batch or channels");
+  require(out.type == image.type, "out and image differ in type");
+  require(out.channels_last == image.channels_last, "out and image differ in memory layout");
+  require(!overlap(out, image), "out overlaps an input");
+  check_size("flow", coordinates);
+  require(coordinates.type == Type::kFloat32 || coordinates.type == Type::kFloat16,
+          "flow must be float32 or float16");
+  require(!coordinates.channels_last, "flow must be planar");
+  require(coordinates.c == args.dims, "flow must have one component per dimension");
+  require(coordinates.n == image.n && coordinates.same_grid(image), "image and flow differ in batch or grid");
+  require(out.same_grid(image), "out and image differ in grid");
+  require(!overlap(out, coordinates), "out overlaps an input");
+  require(
+      args.finish == Finish::kStore || (image.type == Type::kFloat32 && coordinates.type == Type::kFloat32 &&
+                                        args.order == 1 && image.c == args.dims && !image.channels_last),
+      "composition wants planar float32 displacements and order 1");
+}
+
+int64_t period_of(int64_t size, Boundary boundary) {
+  switch (boundary) {
+    case Boundary::kMirror:
+      return std::max<int64_t>(2 * size - 2, 1);
+    case Boundary::kReflect:
+      return 2 * size;
+    default:
+      return size;
+  }
+}
+
+Axis axis_of(int64_t size, int64_t stride, Boundary boundary) {
+  const int64_t period = period_of(size, boundary);
+  return {static_cast<float>(size), 1.0f / static_cast<float>(period), static_cast<int32_t>(size),
+          static_cast<int32_t>(period), static_cast<int32_t>(stride)};
+}
+
+RangeFn body(Isa isa) {
+  switch (isa) {
+#if EK_X86
+    case Isa::kAvx512:
+      return avx512::sample_tasks;
+    case Isa::kAvx2:
+      return avx2::sample_tasks;
+#elif EK_ARM64
+    case Isa::kNeon:
+      return neon::sample_tasks;
+#endif
+    default:
+      return scalar::sample_tasks;
+  }
+}
+
+}  // namespace
+
+SamplePlan plan_sample(const Sample& args) {
+  check(args);
+  SamplePlan plan;
+  plan.args = args;
+  const Tensor& image = args.image;
+  plan.axis[0] = axis_of(image.d, image.h * image.w, args.boundary);
+  plan.axis[1] = axis_of(image.h, image.w, args.boundary);
+  plan.axis[2] = axis_of(image.w, 1, args.boundary);
+  plan.rows = args.out.n * args.out.d * args.out.h;
+  plan.rows_per_task = std::max<int64_t>(1, kVoxelsPerTask / args.out.w);
+  return plan;
+}
+
+int64_t tasks_of(const SamplePlan& plan) { return (plan.rows + plan.rows_per_task - 1) / plan.rows_per_task; }
+
+void sample(const Sample& args, Isa isa, const Parallel& parallel) {
+  const SamplePlan plan = plan_sample(args);
+  parallel(tasks_of(plan), body(isa), &plan);
+}
+
+}  // namespace ek
