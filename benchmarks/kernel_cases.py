@@ -92,6 +92,24 @@ def two_fields(grid: Grid) -> tuple[Array, ...]:
     return smooth_field(grid), smooth_field(grid, seed=2)
 
 
+def points_and_field(count: int) -> Callable[[Grid], tuple[Array, ...]]:
+    """Points anywhere in the grid, and a smooth field."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        at = np.random.default_rng(4).random((1, count, len(grid)), np.float32)
+        return at * (np.array(grid, np.float32) - 1), smooth_field(grid)
+
+    return make
+
+
+def image_and_grid(grid: Grid) -> tuple[Array, ...]:
+    """An image of noise, and the grid of a smooth field in normalised coordinates."""
+    image, flow = image_and_field()(grid)
+    at = np.indices(grid, dtype=np.float32) + flow
+    scale = 2 / np.array(grid, np.float32)
+    return image, np.ascontiguousarray((((np.moveaxis(at, 1, -1) + 0.5) * scale) - 1)[..., ::-1])
+
+
 def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
     """Regions a few voxels wide, of equal volume each, and a smooth field."""
 
@@ -104,6 +122,7 @@ def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
 
 
 EDGE = {"boundary": "edge"}
+GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
 
 CASES = (
@@ -124,7 +143,11 @@ CASES = (
     Case("integrate_velocity", "", HALF, one_field, {"steps": 7, "boundary": "edge"}),
     Case("integrate_velocity", "", FULL, one_field, {"steps": 7, "boundary": "edge"}),
     Case("invert", "", HALF, one_field, {"iterations": 20, "tolerance_vox": 1e-3, "boundary": "edge"}),
-    Case("jacobian_determinant", "", FULL, one_field),
+    Case("jacobian_determinant", "", FULL, one_field, {"return_folding": False}),
+    Case("warp_points", "a million points", FULL, points_and_field(10**6), EDGE),
+    Case("grid_sample", "", FULL, image_and_grid, GRID_SAMPLE),
+    Case("grid_sample", "", (1024, 1024), image_and_grid, GRID_SAMPLE),
+    Case("grid_sample", "cubic", (1024, 1024), image_and_grid, {**GRID_SAMPLE, "mode": "bicubic"}),
     Case("warp_labels", "uint8 nearest", FULL, labels_and_field("uint8"), {"method": "nearest", **EDGE}),
     Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
     Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),

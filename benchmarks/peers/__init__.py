@@ -106,14 +106,43 @@ def places(flow_vox: Array) -> Array:
     return np.indices(flow_vox.shape[2:], dtype=np.float32) + flow_vox
 
 
-def normalised(flow_vox: Array) -> Array:
-    """The same as a grid of ``grid_sample`` with ``align_corners``, [N, ..., dims] in (x, y, z)."""
-    at = places(flow_vox)
-    for axis, size in enumerate(flow_vox.shape[2:]):
-        at[:, axis] = 2 * at[:, axis] / (size - 1) - 1
-    return np.ascontiguousarray(np.moveaxis(at, 1, -1)[..., ::-1])
+def normalised(at: Array, grid: tuple[int, ...]) -> Array:
+    """Places [N, dims, ...] in voxels as PyTorch and ONNX have them, [N, ..., dims] in (x, y, z).
+
+    The corners are aligned.
+    """
+    scale = 2 / (np.array(grid, np.float32) - 1)
+    return np.ascontiguousarray((np.moveaxis(at, 1, -1) * scale - 1)[..., ::-1])
 
 
 def cubic(task: Task) -> str:
     """How those differ whose cubic interpolation is the one of image editors."""
-    return "cubic convolution with a = -0.75" if task.options.get("order") == 3 else ""
+    same = task.kernel == "grid_sample" or task.options.get("order") != 3
+    return "" if same else "cubic convolution with a = -0.75"
+
+
+@dataclass(frozen=True)
+class GridSample:
+    """A task for those whose operator is PyTorch's and ONNX's."""
+
+    image: Array
+    grid: Array
+    order: int
+    padding: str
+    align_corners: bool
+
+
+def as_grid_sample(task: Task) -> GridSample | None:
+    """A warp, or a grid_sample itself, as the operator of PyTorch and ONNX; ``None`` where it cannot be.
+
+    The grid of a warp is computed here, which is work that this operator leaves to others.
+    """
+    image, last = task.inputs[:2]
+    if task.kernel == "grid_sample":
+        order = {"nearest": 0, "bilinear": 1, "bicubic": 3}[task.options["mode"]]
+        return GridSample(image, last, order, task.options["padding_mode"], task.options["align_corners"])
+    padding = {"edge": "border", "zero": "zeros"}.get(task.options["boundary"])
+    if padding is None or (task.options["order"] == 3 and image.ndim == 5):
+        return None
+    grid = normalised(places(last), last.shape[2:])
+    return GridSample(image, grid, task.options["order"], padding, align_corners=True)

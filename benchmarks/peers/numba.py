@@ -58,12 +58,21 @@ def jacobian(task: Task) -> Run:
     return Run(lambda: loop(flow[0], out[0]), lambda _: out)
 
 
+def points(task: Task) -> Run | None:
+    at, flow = task.inputs
+    if task.options["boundary"] != "edge":
+        return None
+    loop, out = _loop("points3d", task.threads), np.empty_like(at)
+    return Run(lambda: loop(at[0], flow[0], out[0]), lambda _: out)
+
+
 PEERS = (
     Peer(
         "numba fused loop",
         {"numba": "numba"},
         {
             "warp": warp,
+            "warp_points": points,
             "compose": compose,
             "integrate_velocity": integrate,
             "jacobian_determinant": jacobian,

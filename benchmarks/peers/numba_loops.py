@@ -97,3 +97,12 @@ def jacobian3d(flow: Any, out: Any) -> None:
             h = (flow[2, i, j1, k] - flow[2, i, j0, k]) * by_y
             m = (flow[2, i, j, k1] - flow[2, i, j, k0]) * by_x + np.float32(1)
             out[i, j, k] = a * (e * m - f * h) - b * (d * m - f * g) + c * (d * h - e * g)
+
+
+@compiled
+def points3d(points: Any, flow: Any, out: Any) -> None:
+    _, depth, height, width = flow.shape
+    for p in prange(len(points)):
+        z, y, x = inside(points[p, 0], depth), inside(points[p, 1], height), inside(points[p, 2], width)
+        for c in range(3):
+            out[p, c] = points[p, c] + trilinear(flow[c], z, y, x)

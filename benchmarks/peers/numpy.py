@@ -14,9 +14,9 @@ def jacobian(task: Task) -> Run:
 
 def determinant(flow: np.ndarray) -> np.ndarray:
     """By central differences and the rule of Sarrus, in the type of the field."""
-    rows = [np.gradient(component) for component in flow]
+    rows = [list(np.gradient(component)) for component in flow]
     for axis, row in enumerate(rows):
-        row[axis] += 1
+        row[axis] = row[axis] + 1
     if len(rows) == 2:
         (a, b), (c, d) = rows
         return a * d - b * c

@@ -6,55 +6,51 @@ from typing import Any
 
 import numpy as np
 
-from peers import Array, Peer, Run, Task, cubic, normalised
+from peers import GridSample, Peer, Run, Task, as_grid_sample, cubic
 
-PADDING = {"edge": "border", "zero": "zeros"}
 MODES = {0: "nearest", 1: "linear", 3: "cubic"}
 
 
-def model(image: Array, grid: Array, mode: str, padding: str, align_corners: bool) -> bytes:
+def model(sampling: GridSample) -> bytes:
     """A model of that one node."""
     from onnx import TensorProto, helper
 
+    image, grid = sampling.image.shape, sampling.grid.shape
+    shapes = {"image": image, "grid": grid, "result": (*image[:2], *grid[1:-1])}
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items()]
     node = helper.make_node(
         "GridSample",
         ["image", "grid"],
         ["result"],
-        mode=mode,
-        padding_mode=padding,
-        align_corners=int(align_corners),
+        mode=MODES[sampling.order],
+        padding_mode=sampling.padding,
+        align_corners=int(sampling.align_corners),
     )
-    shapes = {"image": image.shape, "grid": grid.shape, "result": (*image.shape[:2], *grid.shape[1:-1])}
-    image_value, grid_value, result = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()
-    )
-    graph = helper.make_graph([node], "grid_sample", [image_value, grid_value], [result])
+    graph = helper.make_graph([node], "grid_sample", values[:2], values[2:])
     opset = helper.make_opsetid("", 20)
     return helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
 
 
-def run(model_bytes: bytes, feeds: dict[str, Array], threads: int, differs: str = "") -> Run:
+def grid_sample(task: Task) -> Run | None:
     import onnxruntime
 
+    sampling = as_grid_sample(task)
+    if sampling is None or sampling.image.dtype != np.float32 or not sampling.image.flags.c_contiguous:
+        return None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = task.threads
     options.log_severity_level = 3
     # A thread that spins after its share of the work would be charged to whoever comes next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session: Any = onnxruntime.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
-    return Run(lambda: session.run(["result"], feeds), lambda results: results[0], differs)
+    session: Any = onnxruntime.InferenceSession(model(sampling), options, providers=["CPUExecutionProvider"])
+    feeds = {"image": sampling.image, "grid": sampling.grid}
+    return Run(lambda: session.run(["result"], feeds), lambda results: results[0], cubic(task))
 
 
-def warp(task: Task) -> Run | None:
-    image, flow = task.inputs
-    order, boundary = task.options["order"], task.options["boundary"]
-    if boundary not in PADDING or image.dtype != np.float32 or not image.flags.c_contiguous:
-        return None
-    if order == 3 and image.ndim == 5:
-        return None
-    grid = normalised(flow)
-    made = model(image, grid, MODES[order], PADDING[boundary], align_corners=True)
-    return run(made, {"image": image, "grid": grid}, task.threads, cubic(task))
-
-
-PEERS = (Peer("ONNX Runtime GridSample", {"onnxruntime": "onnxruntime", "onnx": "onnx"}, {"warp": warp}),)
+PEERS = (
+    Peer(
+        "ONNX Runtime GridSample",
+        {"onnxruntime": "onnxruntime", "onnx": "onnx"},
+        {"warp": grid_sample, "grid_sample": grid_sample},
+    ),
+)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import Array, Peer, Run, Task, cubic
+from peers import Array, Peer, Run, Task, as_grid_sample, cubic
 
 PADDING = {"edge": "border", "zero": "zeros"}
 
@@ -108,7 +108,7 @@ def eager(make: Callable[[Task], Function | None]) -> Callable[[Task], Run | Non
 
     def prepare(task: Task) -> Run | None:
         inputs, function = tensors(task), make(task)
-        return function and Run(lambda: function(*inputs), view, cubic(task))
+        return function and Run(lambda: function(*inputs), view, differs(task))
 
     return prepare
 
@@ -124,9 +124,13 @@ def compiled(make: Callable[[Task], Function | None]) -> Callable[[Task], Run | 
             return None
         torch.compiler.reset()
         fast = torch.compile(function, dynamic=False)
-        return Run(lambda: fast(*inputs), view, cubic(task))
+        return Run(lambda: fast(*inputs), view, differs(task))
 
     return prepare
+
+
+def differs(task: Task) -> str:
+    return "every voxel goes on as long as any has to" if task.kernel == "invert" else cubic(task)
 
 
 def compiler() -> str:
@@ -193,24 +197,50 @@ def backward_operator(task: Task) -> Run | None:
         return None
     image = torch.zeros_like(cotangent) if adjoint else inputs[1]
     at, dims = layer.locations(flow).contiguous(), flow.shape[1]
-    operator = getattr(torch.ops.aten, f"grid_sampler_{dims}d_backward")
+    function = getattr(torch.ops.aten, f"grid_sampler_{dims}d_backward")
     settings = (0, {"zeros": 0, "border": 1}[layer.padding], True, [adjoint, not adjoint])
     scale = 2 / (np.array(flow.shape[2:], np.float32) - 1).reshape(1, dims, *[1] * dims)
 
     def shown(results: Any) -> Array:
         return view(results[0]) if adjoint else np.moveaxis(view(results[1])[..., ::-1], -1, 1) * scale
 
-    return Run(lambda: operator(cotangent, image, at, *settings), shown)
+    return Run(lambda: function(cotangent, image, at, *settings), shown)
 
 
-def warp_operator(task: Task) -> Run | None:
-    (image, flow), layer = tensors(task), layer_of(task, task.inputs[1])
-    if layer is None:
+def operator(task: Task) -> Run | None:
+    """``grid_sample`` alone, the grid being ready in memory."""
+    import torch
+
+    tensors(task)
+    sampling = as_grid_sample(task)
+    if sampling is None:
         return None
-    at = layer.locations(flow).contiguous()
-    sample = layer.torch.nn.functional.grid_sample
-    options = {"mode": layer.mode, "padding_mode": layer.padding, "align_corners": True}
-    return Run(lambda: sample(image.float(), at, **options), view, cubic(task))
+    image, grid = torch.from_numpy(sampling.image), torch.from_numpy(sampling.grid)
+    options = {
+        "mode": {0: "nearest", 1: "bilinear", 3: "bicubic"}[sampling.order],
+        "padding_mode": sampling.padding,
+        "align_corners": sampling.align_corners,
+    }
+    return Run(lambda: torch.nn.functional.grid_sample(image.float(), grid, **options), view, cubic(task))
+
+
+def points(task: Task) -> Run | None:
+    """Reading a displacement at points."""
+    import torch
+
+    at, flow = tensors(task)
+    if task.options["boundary"] not in PADDING:
+        return None
+    sizes = torch.tensor(flow.shape[2:])
+    options = {"padding_mode": PADDING[task.options["boundary"]], "align_corners": True}
+
+    def call() -> Any:
+        grid = (2 * at / (sizes - 1) - 1).flip(-1)
+        grid = grid.reshape(len(grid), *[1] * (len(sizes) - 1), -1, len(sizes))
+        moved = torch.nn.functional.grid_sample(flow, grid, **options)
+        return at + moved.reshape(*flow.shape[:2], -1).movedim(1, -1)
+
+    return Run(call, view)
 
 
 LAYERS = {
@@ -227,7 +257,13 @@ COMPILED = {
     "compose": compose,
     "jacobian_determinant": jacobian,
 }
-OPERATOR = {"warp": warp_operator, "warp_adjoint": backward_operator, "warp_gradient": backward_operator}
+OPERATOR = {
+    "warp": operator,
+    "grid_sample": operator,
+    "warp_points": points,
+    "warp_adjoint": backward_operator,
+    "warp_gradient": backward_operator,
+}
 TORCH = {"torch": "torch"}
 
 PEERS = (
