@@ -1,29 +1,33 @@
-"""Warp and velocity integration as torch operators, ``edgekit::warp`` and ``edgekit::integrate_velocity``.
+"""Warps, their siblings and their gradients on torch tensors.
 
-House convention: displacements are relative, in voxels, components in axis order ((z, y, x) or (y, x));
-output voxel ``p`` samples the image at ``p + flow[p]``; voxel centres lie on integer coordinates.
+    moved = warp(image, flow_vox)                               # image[p + flow_vox[p]]
+    flow_vox = integrate_velocity(velocity_vox)                 # scaling and squaring
+    pushed = warp_adjoint(values, flow_vox)                     # the transpose of warp: forwards
+    flow_vox = compose(first_vox, second_vox)                   # one displacement after another
+    det = jacobian_determinant(flow_vox)                        # of p -> p + flow_vox[p]
 
-The ``*_plain`` functions define the operators with ``grid_sample``: that is what runs on other devices and
-types than float32 on the CPU, and what gradients are taken from. In float32 on the CPU the operators run
-edgekit's own kernels. An exporter sees each operator as one node.
+Displacements are relative, in voxels, components in axis order ((z, y, x) or (y, x)); voxel centres lie on
+whole coordinates. :mod:`edgekit.kernels` defines what the operators compute. On the CPU they run its kernels
+in float32 and its reference in float64, on other devices :mod:`edgekit.torch.definitions`; float16 and
+bfloat16 are computed in float32 and rounded once. Tensors of any strides are taken. Gradients are those of
+the definitions and run in kernels too; autograd, ``torch.compile``, ``torch.export``, ``torch.func.vmap`` and
+``torch.func.grad`` see each operator as one node. A second derivative by a displacement is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from typing import Literal, overload
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from edgekit import kernels
 from edgekit.errors import KernelError
+from edgekit.kernels.integrate import MAX_STEPS
+from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
+from edgekit.torch import library
 
-__all__ = ["integrate_plain", "integrate_velocity", "warp", "warp_plain"]
-
-_PADDING = {"edge": "border", "zero": "zeros"}
-_MODE = {0: "nearest", 1: "bilinear"}
+__all__ = ["compose", "integrate_velocity", "jacobian_determinant", "warp", "warp_adjoint"]
 
 
 def warp(image: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "edge") -> Tensor:
@@ -31,148 +35,165 @@ def warp(image: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "ed
 
     Args:
         image: [N, C, D, H, W] or [N, C, H, W], floating point.
-        flow_vox: [N, 3, D, H, W] or [N, 2, H, W] of the same type and grid.
-        order: 0 samples the nearest voxel (the higher index halfway between two), 1 interpolates linearly.
-        boundary: ``"edge"`` repeats the border outside the image, ``"zero"`` is zero there.
+        flow_vox: [N, 3, D, H, W] or [N, 2, H, W] of the same type, device and grid.
+        order: 0 samples the nearest voxel (the higher index halfway between two), 1 interpolates linearly, 3
+            by cubic convolution.
+        boundary: How the image goes on outside: ``"zero"``, ``"edge"``, ``"mirror"``, ``"reflect"`` or
+            ``"wrap"``; see :func:`edgekit.kernels.warp`.
 
     Returns:
         The warped image, of the image's shape. Differentiable in both arguments.
 
     Raises:
-        KernelError: Shapes, types, order or boundary do not fit.
+        KernelError: Shapes, types, order or boundary do not fit, or there is no such order or boundary on the
+            tensors' device.
     """
-    _check_flow("flow_vox", flow_vox, boundary)
-    if order not in _MODE:
-        raise KernelError(f"unknown interpolation: want order 0 or 1, got {order}", where="order")
-    grid = (image.shape[0], *image.shape[2:], image.dtype)
-    wanted = (flow_vox.shape[0], *flow_vox.shape[2:], flow_vox.dtype)
-    if grid != wanted:
-        raise KernelError(
-            f"image and flow want one batch, grid and type: got {tuple(image.shape)} of {image.dtype} "
-            f"and {tuple(flow_vox.shape)} of {flow_vox.dtype}",
-            where="image",
-        )
-    return _warp(image, flow_vox, order, boundary)  # type: ignore[no-any-return]
+    _check_flow(flow_vox, "flow_vox", "warp")
+    _check_same_grid(image, "image", flow_vox, "flow_vox", "warp")
+    _check_choice(order, "order", ORDERS, "warp")
+    _check_choice(boundary, "boundary", BOUNDARIES, "warp")
+    return library.warp(image, flow_vox, order, boundary)  # type: ignore[no-any-return]
+
+
+@overload
+def warp_adjoint(values: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "edge") -> Tensor: ...
+
+
+@overload
+def warp_adjoint(
+    values: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "edge", return_count: Literal[True]
+) -> tuple[Tensor, Tensor]: ...
+
+
+def warp_adjoint(
+    values: Tensor,
+    flow_vox: Tensor,
+    *,
+    order: int = 1,
+    boundary: str = "edge",
+    return_count: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Push values along a displacement: the transpose of :func:`warp` as a linear map of the image.
+
+    Args:
+        values: [N, C, D, H, W] or [N, C, H, W], floating point.
+        flow_vox: [N, 3, D, H, W] or [N, 2, H, W] of the same type, device and grid.
+        order: As in :func:`warp`.
+        boundary: As in :func:`warp`.
+        return_count: Also return what arrives where every value is 1, to divide by.
+
+    Returns:
+        What arrives at each voxel, of the shape of ``values``; with ``return_count`` a pair of that and the
+        count [N, 1, D, H, W] or [N, 1, H, W]. Differentiable in both arguments.
+
+    Raises:
+        KernelError: As in :func:`warp`.
+    """
+    _check_flow(flow_vox, "flow_vox", "warp_adjoint")
+    _check_same_grid(values, "values", flow_vox, "flow_vox", "warp_adjoint")
+    _check_choice(order, "order", ORDERS, "warp_adjoint")
+    _check_choice(boundary, "boundary", BOUNDARIES, "warp_adjoint")
+    pushed = library.warp_adjoint(values, flow_vox, order, boundary)
+    if not return_count:
+        return pushed  # type: ignore[no-any-return]
+    ones = values.new_ones(values.shape[0], 1, *values.shape[2:])
+    return pushed, library.warp_adjoint(ones, flow_vox, order, boundary)
+
+
+def compose(first_vox: Tensor, second_vox: Tensor, *, boundary: str = "edge") -> Tensor:
+    """The displacement of moving by ``first_vox``, then by ``second_vox``.
+
+    ``first_vox[p] + second_vox(p + first_vox[p])``, which warps an image like
+    ``warp(warp(image, second_vox), first_vox)``.
+
+    Args:
+        first_vox: [N, 3, D, H, W] or [N, 2, H, W], voxels.
+        second_vox: Of the same shape, type and device.
+        boundary: How ``second_vox`` goes on outside, as an image in :func:`warp`.
+
+    Returns:
+        The displacement in voxels, of the same shape. Differentiable in both arguments.
+
+    Raises:
+        KernelError: As in :func:`warp`.
+    """
+    _check_flow(first_vox, "first_vox", "compose")
+    _check_flow(second_vox, "second_vox", "compose")
+    _check_same_grid(second_vox, "second_vox", first_vox, "first_vox", "compose")
+    _check_choice(boundary, "boundary", BOUNDARIES, "compose")
+    return library.compose(first_vox, second_vox, boundary)  # type: ignore[no-any-return]
 
 
 def integrate_velocity(velocity_vox: Tensor, *, steps: int = 7, boundary: str = "edge") -> Tensor:
     """Displacement that a stationary velocity causes in unit time, by scaling and squaring.
 
     Arsigny et al. 2006: start with ``velocity / 2**steps``, then compose the displacement with itself
-    ``steps`` times, ``u = u + warp(u, u)``.
+    ``steps`` times, ``u = u + warp(u, u)``. The backward pass makes the fields between again, so that the
+    forward pass keeps nothing but the velocity.
 
     Args:
         velocity_vox: [N, 3, D, H, W] or [N, 2, H, W], voxels per unit time.
-        steps: Number of compositions, 0 to 30.
-        boundary: As in :func:`warp`.
+        steps: Number of compositions, 0 to 32.
+        boundary: As in :func:`compose`.
 
     Returns:
         The displacement in voxels, of the velocity's shape. Differentiable.
 
     Raises:
-        KernelError: The shape, steps or boundary do not fit.
+        KernelError: The shape, type, steps or boundary do not fit, or the device lacks the boundary.
     """
-    _check_flow("velocity_vox", velocity_vox, boundary)
-    if not 0 <= steps <= 30:
-        raise KernelError(f"want 0 to 30 steps, got {steps}", where="steps")
-    return _integrate_velocity(velocity_vox, steps, boundary)  # type: ignore[no-any-return]
+    _check_flow(velocity_vox, "velocity_vox", "integrate_velocity")
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= MAX_STEPS:
+        raise KernelError(
+            f"steps: want an integer from 0 to {MAX_STEPS}, got {steps!r}", where="integrate_velocity"
+        )
+    _check_choice(boundary, "boundary", BOUNDARIES, "integrate_velocity")
+    return library.integrate_velocity(velocity_vox, steps, boundary)  # type: ignore[no-any-return]
 
 
-def warp_plain(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    """The definition of :func:`warp`, written with ``grid_sample``."""
-    coordinates = []
-    for axis, size in enumerate(flow_vox.shape[2:]):
-        shape = [1] * (flow_vox.dim() - 1)
-        shape[axis + 1] = size
-        position = torch.arange(size, dtype=flow_vox.dtype, device=flow_vox.device).reshape(shape)
-        # Pixel-edge normalisation (align_corners=False) stays defined on an axis of one voxel.
-        sample = position + flow_vox[:, axis]
-        if order == 0:
-            sample = torch.floor(sample + 0.5)
-        coordinates.append((2 * sample + 1) / size - 1)
-    grid = torch.stack(coordinates[::-1], dim=-1)
-    return F.grid_sample(image, grid, _MODE[order], _PADDING[boundary], align_corners=False)
+def jacobian_determinant(flow_vox: Tensor) -> Tensor:
+    """Determinant of the Jacobian of ``p -> p + flow_vox[p]``: 1 keeps volume, 0 or less folds.
+
+    Derivatives are central differences inside and one-sided at the borders; see
+    :func:`edgekit.kernels.jacobian_determinant`.
+
+    Args:
+        flow_vox: [N, 3, D, H, W] or [N, 2, H, W], voxels.
+
+    Returns:
+        The determinant [N, D, H, W] or [N, H, W]. Differentiable, as often as you like.
+
+    Raises:
+        KernelError: The shape or type does not fit.
+    """
+    _check_flow(flow_vox, "flow_vox", "jacobian_determinant")
+    return library.jacobian_determinant(flow_vox)  # type: ignore[no-any-return]
 
 
-def integrate_plain(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
-    """The definition of :func:`integrate_velocity`, written with :func:`warp_plain`."""
-    flow = velocity_vox / 2.0**steps
-    for _ in range(steps):
-        flow = flow + warp_plain(flow, flow, 1, boundary)
-    return flow
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def _check_flow(name: str, flow: Tensor, boundary: str) -> None:
+def _check_flow(flow: Tensor, name: str, where: str) -> None:
     axes = flow.dim() - 2
-    if axes not in (2, 3) or flow.shape[1] != axes or not flow.is_floating_point():
+    if axes not in (2, 3) or flow.shape[1] != axes or flow.dtype not in _DTYPES:
         raise KernelError(
-            "want [N, 3, D, H, W] or [N, 2, H, W] of floating point, "
+            f"{name}: want [N, 3, D, H, W] or [N, 2, H, W] of a floating-point type of 16 to 64 bits, "
             f"got {tuple(flow.shape)} of {flow.dtype}",
-            where=name,
+            where=where,
         )
-    if boundary not in _PADDING:
+
+
+def _check_same_grid(image: Tensor, name: str, flow: Tensor, flow_name: str, where: str) -> None:
+    same = image.dim() == flow.dim() and image.dtype == flow.dtype and image.device == flow.device
+    if not same or image.shape[0] != flow.shape[0] or image.shape[2:] != flow.shape[2:]:
         raise KernelError(
-            f"unknown boundary: want one of {', '.join(sorted(_PADDING))}, got {boundary!r}", where="boundary"
+            f"{name}: want batch, grid, type and device of {flow_name}, "
+            f"{tuple(flow.shape)} of {flow.dtype} on {flow.device}, "
+            f"got {tuple(image.shape)} of {image.dtype} on {image.device}",
+            where=where,
         )
 
 
-def _runs_native(tensor: Tensor) -> bool:
-    fits = tensor.device.type == "cpu" and tensor.dtype == torch.float32
-    return fits and not kernels.native_status().missing
-
-
-@torch.library.custom_op("edgekit::warp", mutates_args=())
-def _warp(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    if not _runs_native(image):
-        return warp_plain(image, flow_vox, order, boundary)
-    source, flow = (tensor.detach().contiguous().numpy() for tensor in (image, flow_vox))
-    threads = torch.get_num_threads()
-    return torch.from_numpy(kernels.warp(source, flow, order=order, boundary=boundary, threads=threads))
-
-
-@_warp.register_fake
-def _(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    return torch.empty_like(image, memory_format=torch.contiguous_format)
-
-
-@torch.library.custom_op("edgekit::integrate_velocity", mutates_args=())
-def _integrate_velocity(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
-    if not _runs_native(velocity_vox):
-        return integrate_plain(velocity_vox, steps, boundary)
-    array, threads = velocity_vox.detach().contiguous().numpy(), torch.get_num_threads()
-    return torch.from_numpy(
-        kernels.integrate_velocity(array, steps=steps, boundary=boundary, threads=threads)
-    )
-
-
-@_integrate_velocity.register_fake
-def _(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
-    return torch.empty_like(velocity_vox, memory_format=torch.contiguous_format)
-
-
-def _remember(tensors: int) -> Callable[..., None]:
-    """Keeps the first ``tensors`` arguments and the options after them for the backward pass."""
-
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.options = inputs[tensors:]
-
-    return setup_context
-
-
-def _gradient_of(plain: Callable[..., Tensor]) -> Callable[..., tuple[Any, ...]]:
-    """The backward pass that differentiates the plain definition at the saved arguments."""
-
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        wanted = ctx.needs_input_grad[: len(ctx.saved_tensors)]
-        with torch.enable_grad():
-            arguments = [t.detach().requires_grad_(w) for t, w in zip(ctx.saved_tensors, wanted, strict=True)]
-            output = plain(*arguments, *ctx.options)
-        found = iter(torch.autograd.grad(output, [a for a in arguments if a.requires_grad], gradient))
-        return (*(next(found) if w else None for w in wanted), *(None for _ in ctx.options))
-
-    return backward
-
-
-_warp.register_autograd(_gradient_of(warp_plain), setup_context=_remember(2))
-_integrate_velocity.register_autograd(_gradient_of(integrate_plain), setup_context=_remember(1))
+def _check_choice(value: object, name: str, choices: Sequence[object], where: str) -> None:
+    if isinstance(value, bool) or value not in choices:
+        raise KernelError(f"{name}: want one of {', '.join(map(repr, choices))}, got {value!r}", where=where)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from edgekit.torch.operators import integrate_plain, warp_plain
+from edgekit.torch.definitions import integrate_plain, warp_plain
 
 
 def uniform(rng: Generator, low: float, high: float) -> float:

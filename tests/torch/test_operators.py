@@ -1,14 +1,18 @@
+"""What the operators compute, in every type, and their gradients. How torch sees them: test_library."""
+
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from edgekit.errors import KernelError
-from edgekit.torch.operators import integrate_plain, integrate_velocity, warp, warp_plain
-
-WARP = torch.ops.edgekit.warp
-INTEGRATE = torch.ops.edgekit.integrate_velocity
+from edgekit.kernels.base import OPERATORS
+from edgekit.torch import definitions
+from edgekit.torch.operators import compose, integrate_velocity, jacobian_determinant, warp, warp_adjoint
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -19,6 +23,12 @@ def smooth(*shape: int, seed: int = 0) -> Tensor:
     coarse = random(*shape[:2], *(3 for _ in shape[2:]), seed=seed)
     mode = "trilinear" if len(shape) == 5 else "bilinear"
     return torch.nn.functional.interpolate(coarse, size=shape[2:], mode=mode, align_corners=True)
+
+
+def gap(size: tuple[int, ...], seed: int = 1) -> Tensor:
+    """A displacement, float64, that stays clear of whole coordinates, where interpolation has kinks."""
+    whole = 3 * random(1, len(size), *size, seed=seed, dtype=torch.float64)
+    return whole.floor() + 0.5 + 0.3 * random(1, len(size), *size, seed=seed + 1, dtype=torch.float64).tanh()
 
 
 SIZES = [(5, 6, 7), (1, 4, 9), (6, 5), (1, 3)]
@@ -46,13 +56,6 @@ def test_flow_of_two_voxels_pulls_from_two_voxels_further(axis: int, boundary: s
     torch.testing.assert_close(warp(image, flow, boundary=boundary), expected, rtol=0, atol=1e-5)
 
 
-def test_half_a_voxel_beyond_the_end_of_a_single_voxel_axis_is_half_of_zero() -> None:
-    image = torch.ones(1, 1, 1, 4)
-    flow = torch.zeros(1, 2, 1, 4)
-    flow[:, 0] = 0.5
-    torch.testing.assert_close(warp(image, flow, boundary="zero"), torch.full_like(image, 0.5))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nearest_takes_the_higher_index_halfway(dtype: torch.dtype) -> None:
     image = torch.arange(6, dtype=dtype).reshape(1, 1, 1, 6)
@@ -61,84 +64,243 @@ def test_nearest_takes_the_higher_index_halfway(dtype: torch.dtype) -> None:
     assert warp(image, flow, order=0).flatten().tolist() == [1, 2, 3, 4, 5, 5]
 
 
-@pytest.mark.parametrize("boundary", ["edge", "zero"])
-@pytest.mark.parametrize("size", SIZES)
-def test_operators_agree_with_their_definition(size: tuple[int, ...], boundary: str) -> None:
-    image, flow = random(2, 3, *size), 2 * smooth(2, len(size), *size, seed=1)
-    expected = warp_plain(image.double(), flow.double(), 1, boundary).float()
-    torch.testing.assert_close(warp(image, flow, boundary=boundary), expected, rtol=0, atol=2e-5)
-    expected = integrate_plain(flow.double(), 5, boundary).float()
-    torch.testing.assert_close(
-        integrate_velocity(flow, steps=5, boundary=boundary), expected, rtol=0, atol=5e-5
-    )
-
-
 def test_constant_velocity_moves_by_itself() -> None:
     velocity = torch.tensor([1.5, -2.0, 0.25]).reshape(1, 3, 1, 1, 1).expand(1, 3, 4, 5, 6)
     torch.testing.assert_close(integrate_velocity(velocity), velocity.contiguous())
 
 
+def test_composition_warps_like_its_two_parts() -> None:
+    # Linear interpolation of a ramp is exact, away from the border.
+    ramp = torch.arange(9.0).expand(1, 1, 9, 9, 9).contiguous()
+    first, second = 0.3 * smooth(1, 3, 9, 9, 9), 0.3 * smooth(1, 3, 9, 9, 9, seed=2)
+    twice = warp(warp(ramp, second), first)
+    inside = (..., *(slice(2, -2),) * 3)
+    torch.testing.assert_close(warp(ramp, compose(first, second))[inside], twice[inside])
+    assert (warp(ramp, compose(second, first)) - twice)[inside].abs().max() > 0.01
+
+
 def test_integrating_the_negative_velocity_inverts() -> None:
     velocity = smooth(1, 3, 16, 16, 16)
     forward, backward = integrate_velocity(velocity), integrate_velocity(-velocity)
-    residual = (backward + warp(forward, backward))[..., 4:-4, 4:-4, 4:-4]
+    residual = compose(backward, forward)[..., 4:-4, 4:-4, 4:-4]
     assert residual.abs().max() < 0.05 * forward.abs().max()
 
 
-@pytest.mark.parametrize("boundary", ["edge", "zero"])
-def test_gradients(boundary: str) -> None:
-    image = random(1, 2, 3, 4, 5, dtype=torch.float64).requires_grad_()
-    # Samples away from voxel centres, where the interpolation has a kink.
-    flow = (0.3 + 0.1 * random(1, 3, 3, 4, 5, seed=1, dtype=torch.float64).tanh()).requires_grad_()
-    assert torch.autograd.gradcheck(lambda i, f: warp(i, f, boundary=boundary), (image, flow))
-    assert torch.autograd.gradcheck(lambda f: integrate_velocity(f, steps=3, boundary=boundary), (flow,))
+def test_count_is_what_arrives_of_ones() -> None:
+    flow = torch.zeros(1, 2, 1, 4)
+    flow[0, 1, 0, 0] = 1
+    pushed, count = warp_adjoint(torch.tensor([[[[2.0, 3, 4, 5]]]]), flow, boundary="zero", return_count=True)
+    assert pushed.flatten().tolist() == [0, 5, 4, 5]
+    assert count.flatten().tolist() == [0, 2, 1, 1]
 
 
-def test_float32_gradients_are_those_of_the_definition() -> None:
-    image, flow = random(1, 1, 5, 6, 7), smooth(1, 3, 5, 6, 7, seed=1)
-    found, wanted = (image.clone().requires_grad_() for _ in range(2))
-    warp(found, flow).square().sum().backward()
-    warp_plain(wanted, flow, 1, "edge").square().sum().backward()
-    torch.testing.assert_close(found.grad, wanted.grad, rtol=1e-4, atol=1e-4)
+def test_stretching_by_half_is_a_determinant_of_one_and_a_half() -> None:
+    flow = torch.zeros(1, 3, 4, 5, 6)
+    flow[:, 1] = 0.5 * torch.arange(5.0)[:, None]
+    torch.testing.assert_close(jacobian_determinant(flow), torch.full((1, 4, 5, 6), 1.5))
 
 
-def test_opcheck() -> None:
-    image, flow = random(1, 2, 4, 5, 6).requires_grad_(), smooth(1, 3, 4, 5, 6).requires_grad_()
-    torch.library.opcheck(WARP.default, (image, flow, 1, "edge"))
-    torch.library.opcheck(INTEGRATE.default, (flow, 4, "zero"))
+Operator = Callable[..., Tensor]
+# Each with the shapes of its inputs on a grid, N being 1: "C" stands for an image, "V" for a displacement.
+SAMPLING: dict[str, tuple[Operator, str]] = {
+    "warp": (warp, "CV"),
+    "warp_adjoint": (warp_adjoint, "CV"),
+    "compose": (compose, "VV"),
+    "integrate_velocity": (integrate_velocity, "V"),
+}
 
 
-def test_exported_program_keeps_each_operator_as_one_node() -> None:
-    class Tail(torch.nn.Module):
-        def forward(self, image: Tensor, velocity: Tensor) -> Tensor:
-            return warp(image, integrate_velocity(velocity))
+def inputs(kinds: str, size: tuple[int, ...]) -> list[Tensor]:
+    """Float64 inputs; a displacement in the middle of cells."""
+    return [
+        random(1, 2, *size, seed=seed, dtype=torch.float64) if kind == "C" else gap(size, seed)
+        for seed, kind in enumerate(kinds)
+    ]
 
-    program = torch.export.export(Tail(), (random(1, 1, 4, 5, 6), smooth(1, 3, 4, 5, 6)))
-    targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    assert targets == [INTEGRATE.default, WARP.default]
+
+def every_operator() -> Iterator[Any]:
+    for name, (_, kinds) in SAMPLING.items():
+        for boundary in definitions.BOUNDARIES:
+            for order in definitions.ORDERS if "C" in kinds else (1,):
+                yield pytest.param(name, order, boundary, id=f"{name}-{order}-{boundary}")
+
+
+def options_of(name: str, order: int, boundary: str) -> dict[str, int | str]:
+    options: dict[str, int | str] = {"boundary": boundary}
+    if "C" in SAMPLING[name][1]:
+        options["order"] = order
+    if name == "integrate_velocity":
+        options["steps"] = 3
+    return options
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (1, 3, 4), (4, 5), (1, 3)], ids=str)
+@pytest.mark.parametrize(("name", "order", "boundary"), [*every_operator()])
+def test_gradients_are_those_of_the_reference(
+    name: str, order: int, boundary: str, size: tuple[int, ...]
+) -> None:
+    operator, kinds = SAMPLING[name]
+    options = options_of(name, order, boundary)
+    tensors = [t.requires_grad_() for t in inputs(kinds, size)]
+    if name == "integrate_velocity":  # its scaled fields stay clear of whole coordinates too
+        tensors = [(0.3 + 0.1 * random(1, len(size), *size, dtype=torch.float64).tanh()).requires_grad_()]
+    assert torch.autograd.gradcheck(lambda *t: operator(*t, **options), tensors)
+
+
+@pytest.mark.parametrize("size", [(3, 4, 5), (1, 2, 4), (4, 5), (1, 3)], ids=str)
+def test_gradients_of_the_determinant(size: tuple[int, ...]) -> None:
+    flow = random(2, len(size), *size, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(jacobian_determinant, (flow,))
+    assert torch.autograd.gradgradcheck(jacobian_determinant, (flow,))
+
+
+def results(operator: Operator, tensors: list[Tensor], options: dict[str, int | str]) -> list[Tensor]:
+    """What an operator gives, and the gradients of half its squared norm."""
+    tensors = [t.detach().clone().requires_grad_() for t in tensors]
+    result = operator(*tensors, **options)
+    result.backward(result.detach())
+    return [result.detach(), *(t.grad for t in tensors if t.grad is not None)]
+
+
+@pytest.mark.parametrize("size", [(17, 19, 23), (1, 8, 9), (16, 17), (1, 3)], ids=str)
+@pytest.mark.parametrize(("name", "order", "boundary"), [*every_operator()])
+def test_float32_and_its_gradients_are_those_of_float64(
+    name: str, order: int, boundary: str, size: tuple[int, ...]
+) -> None:
+    operator, kinds = SAMPLING[name]
+    options = options_of(name, order, boundary)
+    tensors = [t.float() for t in inputs(kinds, size)]
+    if name == "integrate_velocity":
+        tensors = [smooth(1, len(size), *size)]
+    found = results(operator, tensors, options)
+    wanted = results(operator, [t.double() for t in tensors], options)
+    assert len(found) == len(wanted) == 1 + len(tensors)
+    for f, w in zip(found, wanted, strict=True):
+        assert f.dtype == torch.float32
+        torch.testing.assert_close(f.double(), w, rtol=1e-5, atol=2e-5 * max(1.0, float(w.abs().max())))
+
+
+def test_float32_determinants_and_their_gradients_are_those_of_float64() -> None:
+    flow = smooth(2, 3, 9, 10, 11)
+    for f, w in zip(
+        results(jacobian_determinant, [flow], {}),
+        results(jacobian_determinant, [flow.double()], {}),
+        strict=True,
+    ):
+        torch.testing.assert_close(f.double(), w, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in definitions.PLAIN if name in OPERATORS])
+@pytest.mark.parametrize("size", SIZES)
+def test_definitions_in_torch_agree_with_the_reference(name: str, size: tuple[int, ...]) -> None:
+    kinds = {"warp_gradient": "CCV", "jacobian_determinant": "V"}.get(name) or SAMPLING[name][1]
+    tensors = inputs(kinds, size)
+    orders, boundaries = definitions.ORDERS, definitions.BOUNDARIES
+    choices: list[dict[str, int | str]] = [{"order": o, "boundary": b} for o in orders for b in boundaries]
+    if name == "compose":
+        choices = [{"boundary": b} for b in boundaries]
+    elif name == "integrate_velocity":
+        choices = [{"steps": 4, "boundary": b} for b in boundaries]
+        tensors = [0.2 * tensors[0]]
+    elif name == "jacobian_determinant":
+        choices = [{}]
+    for options in choices:
+        found = definitions.PLAIN[name](*tensors, *options.values())
+        wanted = OPERATORS[name].reference(*(t.numpy() for t in tensors), **options)[0]
+        torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-9)
+
+
+def test_definitions_refuse_what_grid_sampler_lacks() -> None:
+    with pytest.raises(KernelError, match="on cpu there is no order 3") as caught:
+        definitions.warp_plain(random(1, 1, 4, 4), torch.zeros(1, 2, 4, 4), 3, "edge")
+    assert "cpu()" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_types_are_computed_in_float32(dtype: torch.dtype) -> None:
+    # In bfloat16 the coordinate 300.5 would not exist.
+    image, flow = random(1, 1, 2, 400).to(dtype), torch.full((1, 2, 2, 400), 0.5).to(dtype)
+    for operator, tensors in (
+        (warp, [image, flow]),
+        (warp_adjoint, [image, flow]),
+        (compose, [flow, smooth(1, 2, 2, 400).to(dtype)]),
+        (integrate_velocity, [smooth(1, 2, 2, 400).to(dtype)]),
+        (jacobian_determinant, [smooth(1, 2, 2, 400).to(dtype)]),
+    ):
+        narrow = results(operator, tensors, {})
+        wide = results(operator, [t.float() for t in tensors], {})
+        torch.testing.assert_close(narrow[0], wide[0].to(dtype), rtol=0, atol=0)
+        step = torch.finfo(dtype).eps
+        for n, w in zip(narrow[1:], wide[1:], strict=True):
+            assert n.dtype == dtype
+            torch.testing.assert_close(n.float(), w, rtol=4 * step, atol=4 * step * float(w.abs().max()))
+
+
+def test_any_strides_are_taken() -> None:
+    image, flow = random(1, 2, 6, 5, 4), smooth(1, 3, 6, 5, 4)
+    wanted = results(warp, [image, flow], {})
+    last = [t.contiguous(memory_format=torch.channels_last_3d).requires_grad_() for t in (image, flow)]
+    strided = [torch.stack([t, t], -1)[..., 0].requires_grad_() for t in (image, flow)]
+    for tensors in (last, strided):
+        assert not tensors[0].is_contiguous()
+        result = warp(*tensors)
+        result.backward(wanted[0].transpose(-1, -2).contiguous().transpose(-1, -2))
+        for f, w in zip((result, *(t.grad for t in tensors)), wanted, strict=True):
+            torch.testing.assert_close(f, w, rtol=0, atol=0)
+
+
+def test_inputs_are_left_alone_and_outputs_are_new() -> None:
+    velocity = smooth(1, 3, 4, 5, 6)
+    before = velocity.clone()
+    assert integrate_velocity(velocity, steps=0).data_ptr() != velocity.data_ptr()
+    warp(velocity, velocity)
+    assert torch.equal(velocity, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")
+def test_a_gpu_gives_what_the_cpu_gives() -> None:
+    for name, order, boundary in (p.values for p in every_operator()):
+        if order not in definitions.ORDERS or boundary not in definitions.BOUNDARIES:
+            continue
+        operator, kinds = SAMPLING[name]
+        options = options_of(name, order, boundary)
+        tensors = [0.3 * t.float() for t in inputs(kinds, (6, 7, 8))]
+        found = results(operator, [t.cuda() for t in tensors], options)
+        for f, w in zip(found, results(operator, tensors, options), strict=True):
+            torch.testing.assert_close(f.cpu(), w, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("image", "flow", "options", "where"),
+    ("image", "flow", "options", "text"),
     [
-        ((1, 1, 4, 4), (1, 3, 4, 4), {}, "flow_vox"),
-        ((1, 1, 4, 4), (2, 2, 4, 4), {}, "image"),
-        ((1, 4, 4), (1, 2, 4, 4), {}, "image"),
-        ((1, 1, 4, 5), (1, 2, 4, 4), {}, "image"),
-        ((1, 1, 4, 4), (1, 2, 4, 4), {"order": 3}, "order"),
-        ((1, 1, 4, 4), (1, 2, 4, 4), {"boundary": "mirrored"}, "boundary"),
+        ((1, 1, 4, 4), (1, 3, 4, 4), {}, "flow_vox: want .N, 3, D, H, W."),
+        ((1, 1, 4, 4), (2, 2, 4, 4), {}, "image: want batch"),
+        ((1, 4, 4), (1, 2, 4, 4), {}, "image: want batch"),
+        ((1, 1, 4, 5), (1, 2, 4, 4), {}, "image: want batch"),
+        ((1, 1, 4, 4), (1, 2, 4, 4), {"order": 2}, "order: want one of 0, 1, 3, got 2"),
+        ((1, 1, 4, 4), (1, 2, 4, 4), {"order": True}, "order: want"),
+        ((1, 1, 4, 4), (1, 2, 4, 4), {"boundary": "mirrored"}, "boundary: want one of 'zero'"),
     ],
 )
+@pytest.mark.parametrize("operator", [warp, warp_adjoint])
 def test_refuses_bad_arguments(
-    image: tuple[int, ...], flow: tuple[int, ...], options: dict[str, object], where: str
+    operator: Operator, image: tuple[int, ...], flow: tuple[int, ...], options: dict[str, object], text: str
 ) -> None:
-    with pytest.raises(KernelError) as caught:
-        warp(torch.zeros(image), torch.zeros(flow), **options)  # type: ignore[arg-type]
-    assert caught.value.where == where
+    with pytest.raises(KernelError, match=text.replace("image", "(image|values)")) as caught:
+        operator(torch.zeros(image), torch.zeros(flow), **options)
+    assert caught.value.where == operator.__name__
 
 
 def test_refuses_other_types_and_steps() -> None:
+    flow = torch.zeros(1, 2, 4, 4)
     with pytest.raises(KernelError, match="float64"):
-        warp(torch.zeros(1, 1, 4, 4, dtype=torch.float64), torch.zeros(1, 2, 4, 4))
-    with pytest.raises(KernelError, match="steps"):
-        integrate_velocity(torch.zeros(1, 2, 4, 4), steps=31)
+        warp(torch.zeros(1, 1, 4, 4, dtype=torch.float64), flow)
+    with pytest.raises(KernelError, match="int32"):
+        integrate_velocity(flow.int())
+    for steps in (33, -1, 2.0, True):
+        with pytest.raises(KernelError, match="steps"):
+            integrate_velocity(flow, steps=steps)  # type: ignore[arg-type]
+    with pytest.raises(KernelError, match="second_vox"):
+        compose(flow, torch.zeros(1, 2, 4, 5))
+    with pytest.raises(KernelError, match="at least one element"):
+        warp(torch.zeros(1, 0, 4, 4), flow)

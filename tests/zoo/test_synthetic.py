@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from edgekit import kernels
-from edgekit.torch.operators import integrate_plain, warp_plain
+from edgekit.torch.definitions import integrate_plain, warp_plain
 from edgekit.zoo import synthetic
 
 SHAPE = (24, 32, 28)
