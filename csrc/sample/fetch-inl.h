@@ -61,9 +61,9 @@ EK_INLINE I corner_index(I z, I y, I x) {
   return select(greater_equal(z | y | x, I(0)), z + y + x, I(kOutside));
 }
 
+// Both ends of a line of a cell. `rest` is each lane's index less that of lane 0, where access is kWindow.
 template <Access kAccess, class T>
-EK_INLINE F line(const T* image, const int32_t* index, I rest, F weight) {
-  F first, second;
+EK_INLINE void ends(const T* image, const int32_t* index, I rest, F& first, F& second) {
   if constexpr (kAccess == Access::kRun) {
     first = load(image + index[0]);
     second = load(image + index[0] + 1);
@@ -76,6 +76,12 @@ EK_INLINE F line(const T* image, const int32_t* index, I rest, F weight) {
   } else {
     first = second = gather_inside(image, load(index));
   }
+}
+
+template <Access kAccess, class T>
+EK_INLINE F line(const T* image, const int32_t* index, I rest, F weight) {
+  F first, second;
+  ends<kAccess>(image, index, rest, first, second);
   return blend(first, second, weight);
 }
 

@@ -4,6 +4,7 @@
 
 #include "sample/fetch_last-inl.h"
 #include "sample/locate-inl.h"
+#include "sample/rows-inl.h"
 
 namespace ek {
 namespace EK_ISA {
@@ -41,30 +42,14 @@ EK_INLINE Fetch choose_fetch(const Sample& args) {
   }
 }
 
-// Calls rows(row) for the rows of tasks [begin, end).
-template <class Rows>
-EK_INLINE void each_row(const SamplePlan& plan, int64_t begin, int64_t end, const Rows& rows) {
-  const Tensor& out = plan.args.out;
-  begin *= plan.rows_per_task;
-  end = end * plan.rows_per_task < plan.rows ? end * plan.rows_per_task : plan.rows;
-  for (int64_t r = begin; r < end; ++r) {
-    const int64_t n = r / (out.d * out.h), within = r - n * out.d * out.h, z = within / out.h;
-    rows(Row{n, z, within - z * out.h, within * out.w});
-  }
-}
-
 void sample_tasks(const void* context, int64_t begin, int64_t end) {
   const SamplePlan& plan = *static_cast<const SamplePlan*>(context);
   const Locate locate = choose_locate(plan.args);
   const Fetch fetch = choose_fetch(plan.args);
-  const int64_t width = plan.args.out.w;
   Block block;
-  each_row(plan, begin, end, [&](const Row& row) {
-    for (int64_t x = 0; x < width; x += kBlock) {
-      const int count = static_cast<int>(width - x < kBlock ? width - x : kBlock);
-      locate(plan, row, x, count, block);
-      fetch(plan, row, x, count, block);
-    }
+  each_block(plan, begin, end, [&](const Row& row, int64_t x, int count) {
+    locate(plan, row, x, count, block);
+    fetch(plan, row, x, count, block);
   });
 }
 
