@@ -16,13 +16,13 @@ the definitions and run in kernels too; autograd, ``torch.compile``, ``torch.exp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from edgekit.errors import KernelError
+from edgekit.kernels.checks import check_choice, check_integer
 from edgekit.kernels.integrate import MAX_STEPS
 from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
 from edgekit.torch import library
@@ -50,8 +50,8 @@ def warp(image: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "ed
     """
     _check_flow(flow_vox, "flow_vox", "warp")
     _check_same_grid(image, "image", flow_vox, "flow_vox", "warp")
-    _check_choice(order, "order", ORDERS, "warp")
-    _check_choice(boundary, "boundary", BOUNDARIES, "warp")
+    check_choice(order, "order", ORDERS, where="warp")
+    check_choice(boundary, "boundary", BOUNDARIES, where="warp")
     return library.warp(image, flow_vox, order, boundary)  # type: ignore[no-any-return]
 
 
@@ -91,8 +91,8 @@ def warp_adjoint(
     """
     _check_flow(flow_vox, "flow_vox", "warp_adjoint")
     _check_same_grid(values, "values", flow_vox, "flow_vox", "warp_adjoint")
-    _check_choice(order, "order", ORDERS, "warp_adjoint")
-    _check_choice(boundary, "boundary", BOUNDARIES, "warp_adjoint")
+    check_choice(order, "order", ORDERS, where="warp_adjoint")
+    check_choice(boundary, "boundary", BOUNDARIES, where="warp_adjoint")
     pushed = library.warp_adjoint(values, flow_vox, order, boundary)
     if not return_count:
         return pushed  # type: ignore[no-any-return]
@@ -120,7 +120,7 @@ def compose(first_vox: Tensor, second_vox: Tensor, *, boundary: str = "edge") ->
     _check_flow(first_vox, "first_vox", "compose")
     _check_flow(second_vox, "second_vox", "compose")
     _check_same_grid(second_vox, "second_vox", first_vox, "first_vox", "compose")
-    _check_choice(boundary, "boundary", BOUNDARIES, "compose")
+    check_choice(boundary, "boundary", BOUNDARIES, where="compose")
     return library.compose(first_vox, second_vox, boundary)  # type: ignore[no-any-return]
 
 
@@ -143,11 +143,8 @@ def integrate_velocity(velocity_vox: Tensor, *, steps: int = 7, boundary: str = 
         KernelError: The shape, type, steps or boundary do not fit, or the device lacks the boundary.
     """
     _check_flow(velocity_vox, "velocity_vox", "integrate_velocity")
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 0 <= steps <= MAX_STEPS:
-        raise KernelError(
-            f"steps: want an integer from 0 to {MAX_STEPS}, got {steps!r}", where="integrate_velocity"
-        )
-    _check_choice(boundary, "boundary", BOUNDARIES, "integrate_velocity")
+    steps = check_integer(steps, "steps", 0, MAX_STEPS, where="integrate_velocity")
+    check_choice(boundary, "boundary", BOUNDARIES, where="integrate_velocity")
     return library.integrate_velocity(velocity_vox, steps, boundary)  # type: ignore[no-any-return]
 
 
@@ -192,8 +189,3 @@ def _check_same_grid(image: Tensor, name: str, flow: Tensor, flow_name: str, whe
             f"got {tuple(image.shape)} of {image.dtype} on {image.device}",
             where=where,
         )
-
-
-def _check_choice(value: object, name: str, choices: Sequence[object], where: str) -> None:
-    if isinstance(value, bool) or value not in choices:
-        raise KernelError(f"{name}: want one of {', '.join(map(repr, choices))}, got {value!r}", where=where)
