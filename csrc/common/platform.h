@@ -9,6 +9,6 @@
 
 // A helper compiled under -mavx2 must not be merged by the linker with its baseline twin: helpers of per-ISA
 // files are therefore always inlined, have internal linkage, and live in a namespace per instruction set.
-#define EK_INLINE static inline __attribute__((always_inline))
-#define EK_MEMBER inline __attribute__((always_inline))
+#define EK_INLINE EK_HD static inline __attribute__((always_inline))
+#define EK_MEMBER EK_HD inline __attribute__((always_inline))
 #define EK_RESTRICT __restrict__

@@ -1,5 +1,5 @@
-// One lane: the vocabulary of the kernels in plain C++. The oracle on every machine, and the CPU half of what
-// CUDA will use. F holds float32 lanes, I int32 lanes, M a truth value per lane.
+// One lane: the vocabulary of the kernels in plain C++. The oracle on every machine and, by another name, what
+// a CUDA thread speaks (simd_device-inl.h). F holds float32 lanes, I int32 lanes, M a truth value per lane.
 #pragma once
 
 #include <cstdint>
@@ -7,10 +7,12 @@
 #include "common/half.h"
 #include "common/platform.h"
 
+#if !defined(EK_ISA)
 #define EK_ISA scalar
+#endif
 
 namespace ek {
-namespace scalar {
+namespace EK_ISA {
 
 constexpr int kLanes = 1;
 using F = float;
@@ -74,5 +76,5 @@ EK_HD EK_INLINE M greater(F a, F b) { return a > b; }
 // In how many lanes it is true.
 EK_INLINE int count(M m) { return m; }
 
-}  // namespace scalar
+}  // namespace EK_ISA
 }  // namespace ek

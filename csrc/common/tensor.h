@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/half.h"
+#include "common/platform.h"
 
 namespace ek {
 
@@ -12,9 +13,15 @@ constexpr int64_t kMaxAxis = int64_t{1} << 24;
 // Offsets inside one array are int32 lanes.
 constexpr int64_t kMaxElements = (int64_t{1} << 31) - 1;
 
-enum class Type : uint8_t { kFloat32, kFloat16, kUint8, kInt16 };
+// The last two are for labels, which are never computed with.
+enum class Type : uint8_t { kFloat32, kFloat16, kUint8, kInt16, kInt32, kInt64 };
 
-constexpr int64_t size_of(Type type) { return type == Type::kFloat32 ? 4 : type == Type::kUint8 ? 1 : 2; }
+EK_HD constexpr int64_t size_of(Type type) {
+  return type == Type::kUint8                              ? 1
+         : type == Type::kFloat16 || type == Type::kInt16  ? 2
+         : type == Type::kFloat32 || type == Type::kInt32  ? 4
+                                                           : 8;
+}
 
 struct Tensor {
   void* data = nullptr;
@@ -22,13 +29,13 @@ struct Tensor {
   bool channels_last = false;  // in memory [N, D, H, W, C]
   int64_t n = 0, c = 0, d = 0, h = 0, w = 0;
 
-  int64_t voxels() const { return d * h * w; }
-  int64_t elements() const { return n * c * voxels(); }
-  int64_t bytes() const { return elements() * size_of(type); }
+  EK_HD int64_t voxels() const { return d * h * w; }
+  EK_HD int64_t elements() const { return n * c * voxels(); }
+  EK_HD int64_t bytes() const { return elements() * size_of(type); }
   bool same_shape(const Tensor& o) const { return n == o.n && c == o.c && same_grid(o); }
   bool same_grid(const Tensor& o) const { return d == o.d && h == o.h && w == o.w; }
   template <class T>
-  T* as() const {
+  EK_HD T* as() const {
     return static_cast<T*>(data);
   }
 };

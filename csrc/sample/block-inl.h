@@ -10,7 +10,11 @@
 namespace ek {
 namespace EK_ISA {
 
+#if defined(EK_DEVICE)
+constexpr int kBlock = 1;  // a thread of a GPU works on one voxel
+#else
 constexpr int kBlock = 256;
+#endif
 constexpr int kTaps = 4;  // along an axis, at most
 
 // How the voxels of all lanes are fetched.

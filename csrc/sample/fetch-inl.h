@@ -168,7 +168,7 @@ EK_INLINE F cubic_sample(const T* image, const Block& block, int at) {
 }
 
 template <class T, int kDims, int kOrder, Finish kFinish>
-void fetch(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block) {
+EK_HD void fetch(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block) {
   const Sample& args = plan.args;
   const int64_t image_voxels = args.image.voxels(), out_voxels = args.out.voxels();
   const T* image = args.image.as<const T>() + row.n * args.image.c * image_voxels;
