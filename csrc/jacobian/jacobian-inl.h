@@ -25,8 +25,7 @@ struct Row {
   const T* flow;  // voxel (z, y, 0) of component 0
   float* out;     // or null
   int64_t width, voxels;
-  int64_t below, above;  // offsets along z of the ends of the difference
-  int64_t back, front;   // along y
+  Ends z, y;             // in elements
   float z_step, y_step;  // voxels between them
 };
 
@@ -45,9 +44,9 @@ EK_INLINE F load_at(const Row<T>& row, const T* p) {
 
 // Flat says that the axis may be of one voxel, where even a NaN has no slope.
 template <Place kPlace, bool kFlat, class T>
-EK_INLINE F across(const Row<T>& row, const T* p, int64_t low, int64_t high) {
-  if (kFlat && low == high) return F(0.0f);
-  return load_at<kPlace>(row, p + high) - load_at<kPlace>(row, p + low);
+EK_INLINE F across(const Row<T>& row, const T* p, Ends e) {
+  if (kFlat && e.low == e.high) return F(0.0f);
+  return load_at<kPlace>(row, p + e.high) - load_at<kPlace>(row, p + e.low);
 }
 
 template <Place kPlace, class T>
@@ -87,8 +86,8 @@ EK_INLINE F determinant_at(const Row<T>& row, int64_t x) {
   F m[kDims][kDims];
   const T* p = row.flow + x;
   for (int c = 0; c < kDims; ++c, p += row.voxels) {
-    if constexpr (kDims == 3) m[c][0] = across<kPlace, kFlat>(row, p, row.below, row.above);
-    m[c][kDims - 2] = across<kPlace, kFlat>(row, p, row.back, row.front);
+    if constexpr (kDims == 3) m[c][0] = across<kPlace, kFlat>(row, p, row.z);
+    m[c][kDims - 2] = across<kPlace, kFlat>(row, p, row.y);
     m[c][kDims - 1] = along<kPlace>(row, p);
   }
   const F steps = x_step<kPlace>(row.width);
@@ -124,8 +123,10 @@ EK_INLINE int64_t determinants(const Row<T>& row) {
 }
 
 template <int kDims, bool kFlat, class T>
-void column(const JacobianPlan& plan, int64_t n, int64_t layer, int64_t column) {
+void block(const JacobianPlan& plan, int64_t task) {
   const Tensor& flow = plan.args.flow;
+  const int64_t column = task / plan.layers % plan.columns, layer = task % plan.layers;
+  const int64_t n = task / (plan.layers * plan.columns);
   const int64_t plane = flow.h * flow.w, voxels = flow.d * plane;
   const int64_t z_begin = layer * plan.planes, y_begin = column * plan.rows;
   const int64_t z_end = z_begin + plan.planes < flow.d ? z_begin + plan.planes : flow.d;
@@ -137,15 +138,11 @@ void column(const JacobianPlan& plan, int64_t n, int64_t layer, int64_t column) 
   row.voxels = voxels;
   int64_t positive = 0;
   for (int64_t z = z_begin; z < z_end; ++z) {
-    const Ends z_ends = ends(z, flow.d);
-    row.below = z_ends.low * plane;
-    row.above = z_ends.high * plane;
-    row.z_step = voxels_between(z_ends);
+    row.z = ends(z, flow.d) * plane;
+    row.z_step = voxels_between(ends(z, flow.d));
     for (int64_t y = y_begin; y < y_end; ++y) {
-      const Ends y_ends = ends(y, flow.h);
-      row.back = y_ends.low * flow.w;
-      row.front = y_ends.high * flow.w;
-      row.y_step = voxels_between(y_ends);
+      row.y = ends(y, flow.h) * flow.w;
+      row.y_step = voxels_between(ends(y, flow.h));
       row.flow = first + z * plane + y * flow.w;
       row.out = out ? out + n * voxels + z * plane + y * flow.w : nullptr;
       positive += determinants<kDims, kFlat>(row);
@@ -158,16 +155,14 @@ void column(const JacobianPlan& plan, int64_t n, int64_t layer, int64_t column) 
 }
 
 template <int kDims, class T>
-void columns(const JacobianPlan& plan, int64_t begin, int64_t end) {
+void blocks(const JacobianPlan& plan, int64_t begin, int64_t end) {
   const Tensor& flow = plan.args.flow;
   const bool flat = flow.h == 1 || (kDims == 3 && flow.d == 1);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t n = task / (plan.columns * plan.layers), within = task - n * plan.columns * plan.layers;
-    const int64_t at = within / plan.layers, layer = within - at * plan.layers;
     if (flat) {
-      column<kDims, true, T>(plan, n, layer, at);
+      block<kDims, true, T>(plan, task);
     } else {
-      column<kDims, false, T>(plan, n, layer, at);
+      block<kDims, false, T>(plan, task);
     }
   }
 }
@@ -176,13 +171,13 @@ void jacobian_tasks(const void* context, int64_t begin, int64_t end) {
   const JacobianPlan& plan = *static_cast<const JacobianPlan*>(context);
   const bool volume = plan.args.dims == 3, half = plan.args.flow.type == Type::kFloat16;
   if (volume && half) {
-    columns<3, Half>(plan, begin, end);
+    blocks<3, Half>(plan, begin, end);
   } else if (volume) {
-    columns<3, float>(plan, begin, end);
+    blocks<3, float>(plan, begin, end);
   } else if (half) {
-    columns<2, Half>(plan, begin, end);
+    blocks<2, Half>(plan, begin, end);
   } else {
-    columns<2, float>(plan, begin, end);
+    blocks<2, float>(plan, begin, end);
   }
 }
 

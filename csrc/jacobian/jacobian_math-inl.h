@@ -6,6 +6,8 @@
 // result has the same bits, save beyond 2^125 and among subnormal numbers.
 #pragma once
 
+#include <cstdint>
+
 #include "common/platform.h"
 
 namespace ek {
@@ -14,10 +16,12 @@ namespace EK_ISA {
 // The two voxels along an axis whose difference is the derivative, as offsets from the voxel itself. Along an
 // axis of one voxel they are one and the same, and the derivative is 0.
 struct Ends {
-  int low, high;
+  int64_t low, high;
 };
 
 EK_HD EK_INLINE Ends ends(int64_t at, int64_t length) { return {at > 0 ? -1 : 0, at + 1 < length ? 1 : 0}; }
+
+EK_HD EK_INLINE Ends operator*(Ends e, int64_t stride) { return {e.low * stride, e.high * stride}; }
 
 EK_HD EK_INLINE float voxels_between(Ends e) { return e.high - e.low == 2 ? 2.0f : 1.0f; }
 

@@ -15,8 +15,8 @@ struct JacobianDeterminant {
   int dims = 3;                // 2: a flow with d == 1, in its plane
 };
 
-// The work cut into tasks, the same for every number of threads. A task is a column of `planes` blocks of
-// `rows` rows: small enough that a block is still in the cache when the plane after next asks for it.
+// The work cut into tasks, the same for every number of threads. A task is `rows` rows of each of `planes`
+// planes: so few rows that those of one plane are still in the cache when the plane after next asks for them.
 struct JacobianPlan {
   JacobianDeterminant args;
   int64_t rows = 1, planes = 1;
