@@ -16,10 +16,11 @@ the definitions and run in kernels too; autograd, ``torch.compile``, ``torch.exp
 
 from __future__ import annotations
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from edgekit.errors import KernelError
 from edgekit.kernels.checks import check_choice, check_integer
@@ -48,6 +49,7 @@ def warp(image: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "ed
         KernelError: Shapes, types, order or boundary do not fit, or there is no such order or boundary on the
             tensors' device.
     """
+    _check_backward_mode("warp", image, flow_vox)
     _check_flow(flow_vox, "flow_vox", "warp")
     _check_same_grid(image, "image", flow_vox, "flow_vox", "warp")
     check_choice(order, "order", ORDERS, where="warp")
@@ -89,6 +91,7 @@ def warp_adjoint(
     Raises:
         KernelError: As in :func:`warp`.
     """
+    _check_backward_mode("warp_adjoint", values, flow_vox)
     _check_flow(flow_vox, "flow_vox", "warp_adjoint")
     _check_same_grid(values, "values", flow_vox, "flow_vox", "warp_adjoint")
     check_choice(order, "order", ORDERS, where="warp_adjoint")
@@ -117,6 +120,7 @@ def compose(first_vox: Tensor, second_vox: Tensor, *, boundary: str = "edge") ->
     Raises:
         KernelError: As in :func:`warp`.
     """
+    _check_backward_mode("compose", first_vox, second_vox)
     _check_flow(first_vox, "first_vox", "compose")
     _check_flow(second_vox, "second_vox", "compose")
     _check_same_grid(second_vox, "second_vox", first_vox, "first_vox", "compose")
@@ -142,6 +146,7 @@ def integrate_velocity(velocity_vox: Tensor, *, steps: int = 7, boundary: str = 
     Raises:
         KernelError: The shape, type, steps or boundary do not fit, or the device lacks the boundary.
     """
+    _check_backward_mode("integrate_velocity", velocity_vox)
     _check_flow(velocity_vox, "velocity_vox", "integrate_velocity")
     steps = check_integer(steps, "steps", 0, MAX_STEPS, where="integrate_velocity")
     check_choice(boundary, "boundary", BOUNDARIES, where="integrate_velocity")
@@ -163,8 +168,22 @@ def jacobian_determinant(flow_vox: Tensor) -> Tensor:
     Raises:
         KernelError: The shape or type does not fit.
     """
+    _check_backward_mode("jacobian_determinant", flow_vox)
     _check_flow(flow_vox, "flow_vox", "jacobian_determinant")
     return library.jacobian_determinant(flow_vox)  # type: ignore[no-any-return]
+
+
+def _check_backward_mode(where: str, *tensors: Tensor) -> None:
+    """Refuse what torch would silently lose: it gives operators of others tangents of 0."""
+    if torch.compiler.is_compiling():
+        return
+    unpack: Any = forward_ad.unpack_dual
+    if any(unpack(tensor).tangent is not None for tensor in tensors):
+        raise KernelError(
+            "want tensors without tangents, got forward-mode differentiation",
+            where=where,
+            hint="torch.autograd.grad or torch.autograd.functional.jvp",
+        )
 
 
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

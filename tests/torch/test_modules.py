@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgekit import pipeline, runtime
 from edgekit.errors import KernelError
 from edgekit.torch.modules import DVF2DDF, SpatialTransformer, VecInt, Warp
 
+PAGE = Path(__file__).parents[2] / "docs" / "torch.md"
 SIZES = [(9, 11, 13), (12, 10)]
 
 
@@ -329,3 +331,15 @@ def test_modules_are_copied_and_pickled(module: nn.Module) -> None:
 def test_refuses_bad_arguments(make: Callable[[], object], text: str) -> None:
     with pytest.raises(KernelError, match=text):
         make()
+
+
+@pytest.mark.filterwarnings("ignore:monai.networks.blocks.Warp")
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+def test_the_code_of_the_page_runs() -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    names: dict[str, Any] = {"__name__": "page"}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+    assert names["velocity_vox"].grad.abs().sum() > 0 and names["gradient"].abs().sum() > 0
+    assert all(p.grad is not None for p in names["network"].backbone.net[0].parameters())
