@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from edgekit.kernels import coords
+
 Array = np.ndarray
 Grid = tuple[int, ...]
+Options = Mapping[str, Any]
 
-FULL, HALF = (160, 192, 160), (80, 96, 80)
+FULL, HALF, CT = (160, 192, 160), (80, 96, 80), (128, 256, 256)
 SIGMA_VOX, LARGEST_VOX = 8, 5
 CLASSES = 16
 
@@ -26,22 +29,24 @@ class Case:
         note: What sets the case apart from others of its grid.
         grid: Lengths of the axes.
         make: The arguments for a grid.
-        options: The keyword arguments; all that have a meaning, as native variants are called with them.
+        options: The keyword arguments, or what makes them for a grid; all that have a meaning, as native
+            variants are called with them.
     """
 
     kernel: str
     note: str
     grid: Grid
     make: Callable[[Grid], tuple[Array, ...]]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Options | Callable[[Grid], Options]
 
     @property
     def label(self) -> str:
         return f"{'x'.join(map(str, self.grid))} {self.note}".strip()
 
-    def inputs(self, shrink: int = 1) -> tuple[Array, ...]:
+    def arguments(self, shrink: int = 1) -> tuple[tuple[Array, ...], Options]:
         """The arguments, every axis of the grid divided by ``shrink``."""
-        return self.make(tuple(size // shrink for size in self.grid))
+        grid = tuple(size // shrink for size in self.grid)
+        return self.make(grid), self.options(grid) if callable(self.options) else self.options
 
 
 def smoothed(shape: tuple[int, ...], seed: int) -> Array:
@@ -71,12 +76,30 @@ def image_and_field(
     """An image of noise, planar or with the channels last in memory, and a smooth field."""
 
     def make(grid: Grid) -> tuple[Array, ...]:
-        image = noise_image((1, channels, *grid)).astype(dtype)
+        image = noise_image((1, channels, *grid))
+        if np.dtype(dtype).kind in "iu":
+            image = np.clip(100 + 30 * image, 0, 255)
+        image = image.astype(dtype)
         if last:
             image = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 1, -1)), -1, 1)
         return image, smooth_field(grid)
 
     return make
+
+
+def only_image(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
+    return lambda grid: image_and_field(dtype=dtype)(grid)[:1]
+
+
+def same_field(spacing: float, antialias: bool) -> Callable[[Grid], Options]:
+    """The same field of view on a grid of another spacing, that of the image being 1."""
+
+    def options(grid: Grid) -> Options:
+        shape = tuple(round(size / spacing) for size in grid)
+        matrix = coords.same_field_matrix(grid, shape)
+        return {"shape": shape, "matrix_vox": matrix, **LINEAR, "antialias": antialias}
+
+    return options
 
 
 def cotangent_image_and_field(grid: Grid) -> tuple[Array, ...]:
@@ -137,6 +160,7 @@ CASES = (
     Case("warp", "", (1024, 1024), image_and_field(), LINEAR),
     Case("warp", "order 3", (1024, 1024), image_and_field(), {**LINEAR, "order": 3}),
     Case("warp", "", (512, 512), image_and_field(), LINEAR),
+    Case("warp", "uint8", (1024, 1024), image_and_field(dtype="uint8"), LINEAR),
     Case("warp_adjoint", "", FULL, image_and_field(), {**LINEAR, "return_count": False}),
     Case("warp_gradient", "", FULL, cotangent_image_and_field, LINEAR),
     Case("compose", "", FULL, two_fields, EDGE),
@@ -144,6 +168,10 @@ CASES = (
     Case("integrate_velocity", "", FULL, one_field, {"steps": 7, "boundary": "edge"}),
     Case("invert", "", HALF, one_field, {"iterations": 20, "tolerance_vox": 1e-3, "boundary": "edge"}),
     Case("jacobian_determinant", "", FULL, one_field, {"return_folding": False}),
+    Case("resample", "to 1.5 voxels", CT, only_image(), same_field(1.5, antialias=True)),
+    Case("resample", "to 1.5 voxels, plain", CT, only_image(), same_field(1.5, antialias=False)),
+    Case("resample", "to 1.5 voxels, plain int16", CT, only_image("int16"), same_field(1.5, antialias=False)),
+    Case("resample", "to 0.75 voxels", CT, only_image(), same_field(0.75, antialias=True)),
     Case("warp_points", "a million points", FULL, points_and_field(10**6), EDGE),
     Case("grid_sample", "", FULL, image_and_grid, GRID_SAMPLE),
     Case("grid_sample", "", (1024, 1024), image_and_grid, GRID_SAMPLE),

@@ -32,13 +32,13 @@ _FULL = "160x192x160"
 
 GOALS = (
     Goal("warp", _FULL, "torch layer", 16),
-    Goal("warp", _FULL, "torch grid_sample", 8),
+    Goal("warp", _FULL, "torch operator", 8),
     Goal("warp", _FULL, "numba fused loop", 2.5),
     Goal("warp", _FULL, BOUND, 0.20),
     Goal("warp", f"{_FULL} C=4", "torch layer", 10),
-    Goal("warp", f"{_FULL} C=4", "torch grid_sample", 8),
+    Goal("warp", f"{_FULL} C=4", "torch operator", 8),
     Goal("warp", f"{_FULL} C=4 channels-last", "torch layer", 10),
-    Goal("warp", f"{_FULL} C=4 channels-last", "torch grid_sample", 8),
+    Goal("warp", f"{_FULL} C=4 channels-last", "torch operator", 8),
     Goal("warp", f"{_FULL} float16", "edgekit, float32 image", 1.2),
     Goal("warp", f"{_FULL} C=4 float16", "edgekit, float32 image", 1.5),
     Goal("warp", "1024x1024", "cv2.remap", 1),

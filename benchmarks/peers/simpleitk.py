@@ -87,6 +87,29 @@ def invert(task: Task) -> Run:
     )
 
 
+def resample(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    (image,), options = task.inputs, task.options
+    steps, offset = np.diag(options["matrix_vox"][:, :-1]), options["matrix_vox"][:, -1]
+    source = sitk.GetImageFromArray(image[0, 0])
+    sampler = _threads(sitk.ResampleImageFilter(), task)
+    sampler.SetInterpolator(sitk.sitkLinear)
+    sampler.SetSize(options["shape"][::-1])
+    sampler.SetOutputSpacing(steps[::-1].tolist())
+    sampler.SetOutputOrigin(offset[::-1].tolist())
+    sampler.SetUseNearestNeighborExtrapolator(True)
+    smooth = None
+    if options["antialias"] and steps.max() > 1:
+        smooth = _threads(sitk.SmoothingRecursiveGaussianImageFilter(), task)
+        smooth.SetSigma(np.sqrt((steps**2 - 1) / (8 * np.log(2)))[::-1].tolist())
+    return Run(
+        lambda: sampler.Execute(smooth.Execute(source) if smooth else source),
+        lambda result: sitk.GetArrayFromImage(result)[None, None],
+        "recursive Gaussian" if smooth else "",
+    )
+
+
 def jacobian(task: Task) -> Run:
     import SimpleITK as sitk
 
@@ -104,6 +127,7 @@ PEERS = (
         {
             "warp": warp,
             "warp_labels": labels,
+            "resample": resample,
             "compose": compose,
             "invert": invert,
             "jacobian_determinant": jacobian,

@@ -137,6 +137,17 @@ def compiler() -> str:
     return "" if shutil.which(os.environ.get("CXX", "g++")) else "no C++ compiler"
 
 
+def resample(task: Task) -> Run | None:
+    """``interpolate``, which does not smooth volumes."""
+    import torch
+
+    (image,), options = tensors(task), task.options
+    if options["antialias"] and options["shape"] < image.shape[2:]:
+        return None
+    size, mode = options["shape"], "trilinear"
+    return Run(lambda: torch.nn.functional.interpolate(image.float(), size, mode=mode), view)
+
+
 def invert(task: Task) -> Function | None:
     layer, options = layer_of(task, task.inputs[0]), task.options
 
@@ -261,6 +272,7 @@ OPERATOR = {
     "warp": operator,
     "grid_sample": operator,
     "warp_points": points,
+    "resample": resample,
     "warp_adjoint": backward_operator,
     "warp_gradient": backward_operator,
 }
@@ -279,5 +291,5 @@ PEERS = (
         {name: compiled(make) for name, make in COMPILED.items()},
         needs=compiler,
     ),
-    Peer("torch grid_sample", TORCH, OPERATOR),
+    Peer("torch operator", TORCH, OPERATOR),
 )

@@ -1,0 +1,193 @@
+"""The README's table and picture from what bench_kernels.py wrote.
+
+    python benchmarks/report_kernels.py FILE             # prints the Markdown
+    python benchmarks/report_kernels.py FILE --update    # writes it into the README, with picture and figures
+
+The figures that the README shows are kept in benchmarks/results/kernels.json, without single samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+README, PICTURE = ROOT / "README.md", ROOT / "docs" / "kernels.png"
+SUMMARY = Path(__file__).resolve().parent / "results" / "kernels.json"
+BEGIN, END = "<!-- figures of the kernels: benchmarks/report_kernels.py -->", "<!-- end -->"
+
+Report = dict[str, Any]
+
+COLUMNS = ("torch layer", "torch operator", "numba fused loop")
+SHORT = {
+    "torch layer": "torch layer",
+    "torch layer, compiled": "compiled",
+    "numba fused loop": "Numba",
+    "numpy gradient + det": "NumPy",
+    "scipy ndimage": "SciPy",
+    "MONAI Warp, DVF2DDF": "MONAI",
+    "ONNX Runtime GridSample": "ONNX Runtime",
+    "OpenVINO GridSample": "OpenVINO",
+    "DIPY vector_fields": "DIPY",
+    "cv2.remap": "OpenCV",
+}
+
+
+def summary(report: Report) -> Report:
+    """The report without single samples."""
+
+    def bare(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: bare(each) for name, each in value.items() if name != "samples"}
+        if isinstance(value, list):
+            return [bare(each) for each in value]
+        return float(f"{value:.4g}") if isinstance(value, float) else value
+
+    return bare(report)
+
+
+def peers_of(result: Report) -> dict[str, float]:
+    """How many times the CPU time of edgekit each peer takes."""
+    base = result["runs"]["edgekit"]["least_cpu_s"]
+    return {name: result["runs"][name]["least_cpu_s"] / base for name in result["agreement"]}
+
+
+def times(result: Report, name: str, ratio: float) -> str:
+    figure = f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+    return f"{figure}×" + ("\\*" if result["agreement"][name]["differs"] else "")
+
+
+def title(result: Report) -> str:
+    return f"{result['kernel']}, {re.sub(r'(?<=[0-9])x(?=[0-9])', '×', result['case'])}"
+
+
+def markdown(report: Report) -> str:
+    """What the README says."""
+    machine = report["machine"]
+    single = [result for result in report["results"] if result["threads"] == 1]
+    copy = report["copy_bytes_per_s"]["1"] / 1e9
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {report['native']['isa']}; a copy moves {copy:.0f} GB/s. One thread each:",
+        "a peer's least CPU time over edgekit's, all of them taking turns in one run.",
+        "",
+        "| operator | edgekit | of bound | 2 threads | torch layer | torch operator | Numba | others |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(row(result, report) for result in single),
+        "",
+        *notes(single),
+    ]
+    if memory := report["memory"]:
+        lines += [
+            "",
+            "| memory of a call, in multiples of its result | edgekit | torch layer |",
+            "| --- | --- | --- |",
+        ]
+        lines += [memory_row(each) for each in memory]
+    return "\n".join(lines)
+
+
+def row(result: Report, report: Report) -> str:
+    run, ratios = result["runs"]["edgekit"], peers_of(result)
+    columns = [times(result, name, ratios.pop(name)) if name in ratios else "–" for name in COLUMNS]
+    others = sorted(ratios.items(), key=lambda item: item[1])
+    both = [
+        r
+        for r in report["results"]
+        if r["threads"] == 2 and (r["kernel"], r["case"]) == (result["kernel"], result["case"])
+    ]
+    cells = [
+        title(result),
+        f"{run['wall_s'] * 1e3:.3g} ms",
+        f"{result['bound_s'] / run['least_cpu_s']:.0%}",
+        f"{both[0]['scaling']['speedup']:.2f}×" if both else "–",
+        *columns,
+        ", ".join(f"{SHORT.get(name, name)} {times(result, name, ratio)}" for name, ratio in others) or "–",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def notes(results: list[Report]) -> Iterator[str]:
+    """What the columns mean."""
+    yield "The torch layer is the spatial transformer as VoxelMorph has it; the torch operator `grid_sample` alone, its"
+    yield "grid ready in memory. *Of bound*: the time to move inputs and results once at the speed of the copy, over"
+    yield "edgekit's. *2 threads*: against one, by wall time. \\* The definition differs, mostly outside the grid or in the"
+    yield "kind of cubic interpolation; `--json` says how."
+
+
+def memory_row(memory: Report) -> str:
+    extra, result = memory["extra_bytes"], memory["result_bytes"]
+    layer = f"{extra['torch layer'] / result:.1f}" if "torch layer" in extra else "–"
+    return f"| {title(memory)} | {extra['edgekit'] / result:.2f} | {layer} |"
+
+
+def section(text: str) -> str:
+    """What stands between the marks of the README."""
+    return re.search(f"{re.escape(BEGIN)}\n(.*?)\n{re.escape(END)}", text, re.DOTALL)[1]
+
+
+def with_section(text: str, content: str) -> str:
+    """The README with new content between its marks."""
+    return text.replace(section(text), content)
+
+
+def draw(report: Report, path: Path) -> None:
+    """Every ratio of one thread on a logarithmic axis, a row for each case."""
+    from matplotlib.figure import Figure
+
+    single = [result for result in report["results"] if result["threads"] == 1 and result["agreement"]]
+    names = list(dict.fromkeys(name for result in single for name in result["agreement"]))
+    figure = Figure(figsize=(9, 1.6 + 0.3 * len(single)), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for number, name in enumerate(names):
+        points = [
+            (peers_of(result)[name], -row, bool(result["agreement"][name]["differs"]))
+            for row, result in enumerate(single)
+            if name in result["agreement"]
+        ]
+        ratios, rows, differs = zip(*points, strict=True)
+        colour = f"C{number % 10}"
+        axes.scatter(
+            ratios,
+            rows,
+            s=36,
+            marker="osD^vP"[number % 6],
+            label=SHORT.get(name, name),
+            edgecolors=colour,
+            facecolors=["white" if each else colour for each in differs],
+            zorder=2,
+        )
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}×")
+    axes.set_yticks([-row for row in range(len(single))], [title(result) for result in single])
+    axes.grid(color="0.88", zorder=0)
+    axes.set_xlabel("CPU time over edgekit's, one thread; hollow: another definition")
+    figure.legend(loc="outside upper center", ncols=5, frameon=False)
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path, help="what bench_kernels.py --json wrote")
+    parser.add_argument("--update", action="store_true", help="write README, picture and figures")
+    options = parser.parse_args()
+    report = summary(json.loads(options.file.read_text(encoding="utf-8")))
+    print(markdown(report))
+    if options.update:
+        SUMMARY.parent.mkdir(exist_ok=True)
+        SUMMARY.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = README.read_text(encoding="utf-8")
+        README.write_text(with_section(text, markdown(report)), encoding="utf-8")
+        draw(report, PICTURE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
