@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -107,9 +108,7 @@ def measure(size: tuple[int, ...], threads: int, repeats: int, limit_s: float) -
         for direction in (forward, forward_and_backward):
             wanted = direction(functions["edgekit"], inputs)
             agreed = {name: agree(direction(f, inputs), wanted) for name, f in functions.items()}
-            calls = {
-                name: (lambda f=f, direction=direction: direction(f, inputs)) for name, f in functions.items()
-            }
+            calls = {name: functools.partial(direction, f, inputs) for name, f in functions.items()}
             samples = interleave(calls, repeats=repeats, limit_s=limit_s)
             ours = samples["edgekit"]
             for name, found in samples.items():
