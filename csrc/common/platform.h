@@ -12,3 +12,10 @@
 #define EK_INLINE EK_HD static inline __attribute__((always_inline))
 #define EK_MEMBER EK_HD inline __attribute__((always_inline))
 #define EK_RESTRICT __restrict__
+
+// Before a loop that a device does not unroll: what all its turns load at once would fill the registers.
+#if defined(__CUDA_ARCH__)
+#define EK_NO_UNROLL _Pragma("unroll 1")
+#else
+#define EK_NO_UNROLL
+#endif

@@ -90,12 +90,7 @@ EK_INLINE F determinant_at(const Row<T>& row, int64_t x) {
     m[c][kDims - 2] = across<kPlace, kFlat>(row, p, row.y);
     m[c][kDims - 1] = along<kPlace>(row, p);
   }
-  const F steps = x_step<kPlace>(row.width);
-  if constexpr (kDims == 3) m[0][0] = m[0][0] + F(row.z_step);
-  m[kDims - 2][kDims - 2] = m[kDims - 2][kDims - 2] + F(row.y_step);
-  m[kDims - 1][kDims - 1] = m[kDims - 1][kDims - 1] + steps;
-  const F x_share = F(1.5f) - F(0.5f) * steps;  // 1 / steps
-  return determinant(m) * (x_share * F(1.0f / (row.z_step * row.y_step)));
+  return volume_change(m, row.z_step, row.y_step, x_step<kPlace>(row.width));
 }
 
 // Returns how many determinants are positive.

@@ -18,25 +18,6 @@ bool overlaps(const void* a, int64_t a_bytes, const void* b, int64_t b_bytes) {
   return from < to + static_cast<std::uintptr_t>(b_bytes) && to < from + static_cast<std::uintptr_t>(a_bytes);
 }
 
-void check(const JacobianDeterminant& args) {
-  const Tensor &flow = args.flow, &out = args.out;
-  require(args.dims == 2 || args.dims == 3, "dims must be 2 or 3, got " + std::to_string(args.dims));
-  require(flow.type == Type::kFloat32 || flow.type == Type::kFloat16, "flow must be float32 or float16");
-  require(!flow.channels_last, "flow must be planar");
-  check_size("flow", flow);
-  require(flow.c == args.dims, "flow must have one component per dimension");
-  require(args.dims == 3 || flow.d == 1, "a 2-D flow must have depth 1");
-  require(out.data || args.folding, "neither out nor folding is asked for");
-  const int64_t counts = flow.n * static_cast<int64_t>(sizeof(int64_t));
-  if (out.data) {
-    require(out.type == Type::kFloat32 && !out.channels_last, "out must be float32");
-    require(out.n == flow.n && out.c == 1 && out.same_grid(flow), "out and flow differ in batch or grid");
-    require(!overlap(out, flow), "out overlaps flow");
-    require(!args.folding || !overlaps(args.folding, counts, out.data, out.bytes()), "folding overlaps out");
-  }
-  require(!args.folding || !overlaps(args.folding, counts, flow.data, flow.bytes()), "folding overlaps flow");
-}
-
 JacobianPlan plan_of(const JacobianDeterminant& args) {
   const Tensor& flow = args.flow;
   const auto parts = [](int64_t length, int64_t part) { return (length + part - 1) / part; };
@@ -66,6 +47,25 @@ RangeFn body(Isa isa) {
 }
 
 }  // namespace
+
+void check(const JacobianDeterminant& args) {
+  const Tensor &flow = args.flow, &out = args.out;
+  require(args.dims == 2 || args.dims == 3, "dims must be 2 or 3, got " + std::to_string(args.dims));
+  require(flow.type == Type::kFloat32 || flow.type == Type::kFloat16, "flow must be float32 or float16");
+  require(!flow.channels_last, "flow must be planar");
+  check_size("flow", flow);
+  require(flow.c == args.dims, "flow must have one component per dimension");
+  require(args.dims == 3 || flow.d == 1, "a 2-D flow must have depth 1");
+  require(out.data || args.folding, "neither out nor folding is asked for");
+  const int64_t counts = flow.n * static_cast<int64_t>(sizeof(int64_t));
+  if (out.data) {
+    require(out.type == Type::kFloat32 && !out.channels_last, "out must be float32");
+    require(out.n == flow.n && out.c == 1 && out.same_grid(flow), "out and flow differ in batch or grid");
+    require(!overlap(out, flow), "out overlaps flow");
+    require(!args.folding || !overlaps(args.folding, counts, out.data, out.bytes()), "folding overlaps out");
+  }
+  require(!args.folding || !overlaps(args.folding, counts, flow.data, flow.bytes()), "folding overlaps flow");
+}
 
 void jacobian_determinant(const JacobianDeterminant& args, Isa isa, const Parallel& parallel) {
   check(args);

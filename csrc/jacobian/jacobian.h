@@ -7,6 +7,9 @@
 
 namespace ek {
 
+// Refuses bad arguments (Error).
+void check(const JacobianDeterminant& args);
+
 // Refuses bad arguments (Error), then runs. The result depends neither on `isa` nor on `parallel`.
 void jacobian_determinant(const JacobianDeterminant& args, Isa isa, const Parallel& parallel);
 

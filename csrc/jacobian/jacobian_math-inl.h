@@ -35,5 +35,15 @@ EK_HD EK_INLINE F determinant(const F (&m)[3][3]) {
   return m[0][0] * first + m[0][1] * second + m[0][2] * third;
 }
 
+// det(I + dflow/dp), given the differences and how many voxels are between their ends along each axis.
+template <int kDims>
+EK_HD EK_INLINE F volume_change(F (&m)[kDims][kDims], float z_step, float y_step, F x_step) {
+  if constexpr (kDims == 3) m[0][0] = m[0][0] + F(z_step);
+  m[kDims - 2][kDims - 2] = m[kDims - 2][kDims - 2] + F(y_step);
+  m[kDims - 1][kDims - 1] = m[kDims - 1][kDims - 1] + x_step;
+  const F x_share = F(1.5f) - F(0.5f) * x_step;  // 1 / x_step
+  return determinant(m) * (x_share * F(1.0f / (z_step * y_step)));
+}
+
 }  // namespace EK_ISA
 }  // namespace ek

@@ -86,6 +86,7 @@ EK_INLINE void nearest_channel(const T* image, int64_t channels, const Block& bl
 template <int kDims, class T>
 EK_INLINE void cubic_channel(const T* image, int64_t channels, const Block& block, int i, int64_t c, T* out) {
   float total = 0.0f;
+  EK_NO_UNROLL
   for (int k = 0; k < (kDims == 3 ? 4 : 1); ++k) {
     const int32_t z = kDims == 3 ? block.offset[0][k][i] : 0;
     float plane = 0.0f;

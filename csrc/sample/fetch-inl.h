@@ -149,6 +149,7 @@ template <int kDims, class T>
 EK_INLINE F cubic_sample(const T* image, const Block& block, int at) {
   constexpr int kPlanes = kDims == 3 ? 4 : 1;
   F total(0.0f);
+  EK_NO_UNROLL
   for (int k = 0; k < kPlanes; ++k) {
     const I z = kDims == 3 ? load(block.offset[0][k] + at) : I(0);
     F plane(0.0f);
