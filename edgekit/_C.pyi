@@ -14,3 +14,25 @@ def warp(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def grid_sample(
+    image: npt.NDArray[np.generic],
+    grid: npt.NDArray[np.float32],
+    out: npt.NDArray[np.generic],
+    *,
+    order: int = 1,
+    padding: str = "zeros",
+    align_corners: bool = False,
+    cubic: float = -0.75,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def sample_affine(
+    image: npt.NDArray[np.generic],
+    matrix: npt.NDArray[np.float64],
+    out: npt.NDArray[np.generic],
+    *,
+    order: int = 1,
+    boundary: str = "edge",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

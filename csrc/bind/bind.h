@@ -32,6 +32,7 @@ Isa isa_of(const std::string& name);
 Parallel threads_of(int threads);
 
 // Each adds its functions to the module.
+void add_coordinates(py::module_& m);
 void add_jacobian(py::module_& m);
 void add_sample(py::module_& m);
 

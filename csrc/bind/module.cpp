@@ -23,6 +23,7 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "isa", [] { return ek::isa_name(ek::bind::isa_of("")); },
       "The instruction set in use (EDGEKIT_ISA forces one).");
+  ek::bind::add_coordinates(m);
   ek::bind::add_jacobian(m);
   ek::bind::add_sample(m);
 }

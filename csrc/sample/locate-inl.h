@@ -1,16 +1,10 @@
 // From coordinates to blocks.
 #pragma once
 
-#include "sample/block-inl.h"
+#include "sample/sources-inl.h"
 
 namespace ek {
 namespace EK_ISA {
-
-// Coordinates of one vector along one axis, p + f.
-struct Coordinate {
-  F f, p;
-  I whole;  // p again
-};
 
 // The lanes of a load that is narrower than a vector, the rest 0.
 template <class T>
@@ -25,47 +19,47 @@ EK_INLINE F load_some(const T* p, int count) {
   }
 }
 
+// Lanes behind the end of a row stand still at its last voxel, so that their neighbours exist.
+EK_INLINE I lane_of(int count) { return count == kLanes ? int_iota() : min_(int_iota(), I(count - 1)); }
+
 // p + scale * flow[p]
 template <class T, int kDims>
 struct Displacement {
   const T* flow;
   int64_t voxels;
-  F scale;
-  Coordinate z, y;
-  int64_t x;
+  float scale;
+  int32_t z, y, x;
 
   EK_MEMBER Displacement(const SamplePlan& plan, const Row& row, int64_t begin)
       : flow(plan.args.coordinates.as<const T>() + row.n * kDims * plan.args.coordinates.voxels() +
              row.first + begin),
         voxels(plan.args.coordinates.voxels()),
         scale(plan.args.scale),
-        z(of(row.z)),
-        y(of(row.y)),
-        x(begin) {}
+        z(static_cast<int32_t>(row.z)),
+        y(static_cast<int32_t>(row.y)),
+        x(static_cast<int32_t>(begin)) {}
 
-  static EK_MEMBER Coordinate of(int64_t p) {
-    return {F(0.0f), F(static_cast<float>(p)), I(static_cast<int32_t>(p))};
+  // A 2-D flow has no component along z.
+  template <int kAxis>
+  EK_MEMBER F f(int at, int count) const {
+    return load_some(flow + (kAxis - (3 - kDims)) * voxels + at, count) * F(scale);
   }
-
-  // axis 0, 1, 2: z, y, x; a 2-D flow has no component along z.
-  EK_MEMBER Coordinate operator()(int axis, int at, int count) const {
-    Coordinate coordinate = axis == 0 ? z : y;
-    if (axis == 2) {
-      coordinate = of(x + at);
-      // Lanes behind the end of the row stand still at its last voxel, whose neighbours exist.
-      const I lane = count == kLanes ? int_iota() : min_(int_iota(), I(count - 1));
-      coordinate.p = coordinate.p + to_float(lane);
-      coordinate.whole = coordinate.whole + lane;
-    }
-    coordinate.f = load_some(flow + (axis - (3 - kDims)) * voxels + at, count) * scale;
-    return coordinate;
+  template <int kAxis>
+  EK_MEMBER I whole(int at, int count) const {
+    return kAxis == 2 ? I(x + at) + lane_of(count) : I(kAxis == 0 ? z : y);
+  }
+  template <int kAxis>
+  EK_MEMBER F p(int at, int count) const {
+    return to_float(whole<kAxis>(at, count));
   }
 };
 
 // Hardware does not foresee the lines of the image where the displacement varies: having those of lane 0 on
-// their way while the rest of the block is placed takes a sixth off the time of a smooth field with AVX2.
+// their way while the rest of the block is placed takes a sixth off the time of a smooth field with AVX2. A
+// device has other threads to do meanwhile.
 template <int kDims>
 EK_INLINE void prefetch_lines(const SamplePlan& plan, const Row& row, int32_t index) {
+#if !defined(EK_DEVICE)
   const Tensor& image = plan.args.image;
   if (image.channels_last) return;
   const int64_t size = size_of(image.type);
@@ -77,6 +71,9 @@ EK_INLINE void prefetch_lines(const SamplePlan& plan, const Row& row, int32_t in
     __builtin_prefetch(corner + dz);
     __builtin_prefetch(corner + dz + dy);
   }
+#else
+  (void)plan, (void)row, (void)index;
+#endif
 }
 
 // How a vector of corners inside the image is fetched. `reach` is how far the last corner of a cell lies
@@ -90,33 +87,49 @@ EK_INLINE Access access_of(const SamplePlan& plan, I index, int32_t first, int32
   return close && int64_t{first} + reach + 2 * kLanes <= end ? Access::kWindow : Access::kPairs;
 }
 
+// Places a vector along one axis: stores the weight, returns the first corner.
+template <int kAxis, bool kEdge, class Source>
+EK_INLINE I place(const SamplePlan& plan, const Source& source, int at, int count, Block& block) {
+  const F f = source.template f<kAxis>(at, count), p = source.template p<kAxis>(at, count);
+  const float size = plan.axis[kAxis].size;
+  const Split s = kEdge ? linear_edge(f, p, size) : split_extended(plan.args.boundary, f, p, size, 1.0f);
+  store(block.weight[kAxis][0] + at, s.weight);
+  return to_int(s.offset) + source.template whole<kAxis>(at, count);
+}
+
+// Stores where the boundary rule puts a number of voxels from the first one on.
+template <int kTapCount>
+EK_INLINE void map_taps(const SamplePlan& plan, int axis, I first, int at, Block& block) {
+  const Axis& a = plan.axis[axis];
+  for (int tap = 0; tap < kTapCount; ++tap) {
+    const I voxel = extend(first + I(tap), a, plan.args.boundary);
+    store(block.offset[axis][tap] + at, select(greater_equal(voxel, I(0)), voxel * I(a.stride), voxel));
+  }
+}
+
+// Has a sign bit where a voxel or the next one is outside.
+EK_INLINE I beyond(I first, const Axis& axis) { return first | (I(axis.count - 2) - first); }
+
 template <int kDims, bool kEdge, class Source>
 EK_INLINE void linear_vector(const SamplePlan& plan, const Row& row, const Source& source, int at, int count,
                              Block& block) {
-  const Boundary boundary = plan.args.boundary;
-  I inside = I(0);  // has no sign bit if every corner of the lane is inside
-  I whole[3];
-  for (int axis = 3 - kDims; axis < 3; ++axis) {
-    const Axis& a = plan.axis[axis];
-    const Coordinate c = source(axis, at, count);
-    const Split s = kEdge ? linear_edge(c.f, c.p, a.size) : split_extended(boundary, c.f, c.p, a.size, 1.0f);
-    whole[axis] = to_int(s.offset) + c.whole;
-    if constexpr (!kEdge) inside = inside | whole[axis] | (I(a.count - 2) - whole[axis]);
-    store(block.weight[axis][0] + at, s.weight);
-  }
-  if (!kEdge && !all(greater_equal(inside, I(0)))) {
-    block.access[at / kLanes] = Access::kMapped;
-    for (int axis = 3 - kDims; axis < 3; ++axis) {
-      const Axis& a = plan.axis[axis];
-      for (int tap = 0; tap < 2; ++tap) {
-        const I voxel = extend(whole[axis] + I(tap), a, boundary);
-        store(block.offset[axis][tap] + at, select(greater_equal(voxel, I(0)), voxel * I(a.stride), voxel));
-      }
+  I z(0);
+  if constexpr (kDims == 3) z = place<0, kEdge>(plan, source, at, count, block);
+  const I y = place<1, kEdge>(plan, source, at, count, block);
+  const I x = place<2, kEdge>(plan, source, at, count, block);
+  if constexpr (!kEdge) {
+    I outside = beyond(y, plan.axis[1]) | beyond(x, plan.axis[2]);
+    if constexpr (kDims == 3) outside = outside | beyond(z, plan.axis[0]);
+    if (!all(greater_equal(outside, I(0)))) {
+      block.access[at / kLanes] = Access::kMapped;
+      if constexpr (kDims == 3) map_taps<2>(plan, 0, z, at, block);
+      map_taps<2>(plan, 1, y, at, block);
+      map_taps<2>(plan, 2, x, at, block);
+      return;
     }
-    return;
   }
-  I index = whole[2] + whole[1] * I(plan.axis[1].stride);
-  if constexpr (kDims == 3) index = index + whole[0] * I(plan.axis[0].stride);
+  I index = x + y * I(plan.axis[1].stride);
+  if constexpr (kDims == 3) index = index + z * I(plan.axis[0].stride);
   store(block.index + at, index);
   const int32_t first = block.index[at];
   const int32_t reach = plan.axis[1].stride + (kDims == 3 ? plan.axis[0].stride : 0);
@@ -124,43 +137,48 @@ EK_INLINE void linear_vector(const SamplePlan& plan, const Row& row, const Sourc
   prefetch_lines<kDims>(plan, row, first);
 }
 
+template <int kAxis, class Source>
+EK_INLINE void place_nearest(const SamplePlan& plan, const Source& source, int at, int count, I& index,
+                             I& outside, M& known) {
+  const Axis& a = plan.axis[kAxis];
+  const F f = source.template f<kAxis>(at, count), p = source.template p<kAxis>(at, count);
+  known = both(known, greater_equal(max_(F(0.0f), f), F(0.0f)));  // false for NaN alone
+  const Split s = split_extended(plan.args.boundary, f, p, a.size, 1.0f);
+  const I voxel =
+      extend(to_int(nearest_offset(s)) + source.template whole<kAxis>(at, count), a, plan.args.boundary);
+  outside = outside | voxel;
+  index = index + voxel * I(a.stride);
+}
+
 template <int kDims, class Source>
 EK_INLINE void nearest_vector(const SamplePlan& plan, const Source& source, int at, int count, Block& block) {
-  const Boundary boundary = plan.args.boundary;
-  I index = I(0), outside = I(0);
+  I index(0), outside(0);
   M known = greater_equal(F(0.0f), F(0.0f));
-  for (int axis = 3 - kDims; axis < 3; ++axis) {
-    const Axis& a = plan.axis[axis];
-    const Coordinate c = source(axis, at, count);
-    known = both(known, greater_equal(max_(F(0.0f), c.f), F(0.0f)));  // false for NaN alone
-    const Split s = split_extended(boundary, c.f, c.p, a.size, 1.0f);
-    const I voxel = extend(to_int(nearest_offset(s)) + c.whole, a, boundary);
-    outside = outside | voxel;
-    index = index + voxel * I(a.stride);
-  }
+  if constexpr (kDims == 3) place_nearest<0>(plan, source, at, count, index, outside, known);
+  place_nearest<1>(plan, source, at, count, index, outside, known);
+  place_nearest<2>(plan, source, at, count, index, outside, known);
   index = select(greater_equal(outside, I(0)), index, I(kOutside));
   index = select(known, index, I(kUnknown));
   store(block.index + at, index);
-  block.access[at / kLanes] = all(greater_equal(index, I(0)))
-                                  ? (consecutive(index) ? Access::kRun : Access::kPairs)
-                                  : Access::kMapped;
+  Access access = consecutive(index) ? Access::kRun : Access::kPairs;
+  if (!all(greater_equal(index, I(0)))) access = Access::kMapped;
+  block.access[at / kLanes] = access;
+}
+
+template <int kAxis, class Source>
+EK_INLINE void place_cubic(const SamplePlan& plan, const Source& source, int at, int count, Block& block) {
+  const F f = source.template f<kAxis>(at, count), p = source.template p<kAxis>(at, count);
+  const Split s = split_extended(plan.args.boundary, f, p, plan.axis[kAxis].size, 3.0f);
+  const Cubic cubic = cubic_weights(s.weight, plan.args.cubic);
+  for (int tap = 0; tap < 4; ++tap) store(block.weight[kAxis][tap] + at, cubic.weight[tap]);
+  map_taps<4>(plan, kAxis, to_int(s.offset) + source.template whole<kAxis>(at, count) - I(1), at, block);
 }
 
 template <int kDims, class Source>
 EK_INLINE void cubic_vector(const SamplePlan& plan, const Source& source, int at, int count, Block& block) {
-  const Boundary boundary = plan.args.boundary;
-  for (int axis = 3 - kDims; axis < 3; ++axis) {
-    const Axis& a = plan.axis[axis];
-    const Coordinate c = source(axis, at, count);
-    const Split s = split_extended(boundary, c.f, c.p, a.size, 3.0f);
-    const Cubic cubic = cubic_weights(s.weight, plan.args.cubic);
-    const I first = to_int(s.offset) + c.whole - I(1);
-    for (int tap = 0; tap < 4; ++tap) {
-      const I voxel = extend(first + I(tap), a, boundary);
-      store(block.offset[axis][tap] + at, select(greater_equal(voxel, I(0)), voxel * I(a.stride), voxel));
-      store(block.weight[axis][tap] + at, cubic.weight[tap]);
-    }
-  }
+  if constexpr (kDims == 3) place_cubic<0>(plan, source, at, count, block);
+  place_cubic<1>(plan, source, at, count, block);
+  place_cubic<2>(plan, source, at, count, block);
   block.access[at / kLanes] = Access::kMapped;
 }
 
@@ -186,10 +204,21 @@ void locate(const SamplePlan& plan, const Row& row, int64_t x, int count, Block&
   }
 }
 
+template <int kDims>
+EK_INLINE Locate choose_source(const Sample& args) {
+  switch (args.source) {
+    case Source::kGrid:
+      return locate<kDims, Grid<kDims>>;
+    case Source::kAffine:
+      return locate<kDims, Affine<kDims>>;
+    default:
+      return args.coordinates.type == Type::kFloat16 ? locate<kDims, Displacement<Half, kDims>>
+                                                     : locate<kDims, Displacement<float, kDims>>;
+  }
+}
+
 EK_INLINE Locate choose_locate(const Sample& args) {
-  const bool half = args.coordinates.type == Type::kFloat16;
-  if (args.dims == 3) return half ? locate<3, Displacement<Half, 3>> : locate<3, Displacement<float, 3>>;
-  return half ? locate<2, Displacement<Half, 2>> : locate<2, Displacement<float, 2>>;
+  return args.dims == 3 ? choose_source<3>(args) : choose_source<2>(args);
 }
 
 }  // namespace EK_ISA

@@ -1,6 +1,7 @@
 #include "sample/sample.h"
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "common/error.h"
@@ -10,6 +11,31 @@ namespace {
 
 // Enough voxels that handing out a task costs nothing, few enough that threads finish together.
 constexpr int64_t kVoxelsPerTask = 16384;
+
+void check_displacement(const Sample& args) {
+  const auto &image = args.image, &flow = args.coordinates;
+  check_size("flow", flow);
+  require(flow.type == Type::kFloat32 || flow.type == Type::kFloat16, "flow must be float32 or float16");
+  require(!flow.channels_last, "flow must be planar");
+  require(flow.c == args.dims, "flow must have one component per dimension");
+  require(flow.n == image.n && flow.same_grid(image), "image and flow differ in batch or grid");
+  require(args.out.same_grid(image), "out and image differ in grid");
+}
+
+void check_grid(const Sample& args) {
+  const auto& grid = args.coordinates;
+  check_size("grid", grid);
+  require(grid.type == Type::kFloat32, "grid must be float32");
+  require(grid.channels_last, "the components of a grid must be innermost");
+  require(grid.c == args.dims, "grid must have one component per dimension");
+  require(grid.n == args.image.n && grid.same_grid(args.out), "image, grid and out do not go together");
+}
+
+void check_affine(const Sample& args) {
+  for (const auto& row : args.matrix) {
+    for (double value : row) require(std::abs(value) < kMaxAxis, "matrix must be finite and below 2^24");
+  }
+}
 
 void check(const Sample& args) {
   const auto &image = args.image, &coordinates = args.coordinates, &out = args.out;
@@ -23,14 +49,12 @@ void check(const Sample& args) {
   require(out.type == image.type, "out and image differ in type");
   require(out.channels_last == image.channels_last, "out and image differ in memory layout");
   require(!overlap(out, image), "out overlaps an input");
-  check_size("flow", coordinates);
-  require(coordinates.type == Type::kFloat32 || coordinates.type == Type::kFloat16,
-          "flow must be float32 or float16");
-  require(!coordinates.channels_last, "flow must be planar");
-  require(coordinates.c == args.dims, "flow must have one component per dimension");
-  require(coordinates.n == image.n && coordinates.same_grid(image), "image and flow differ in batch or grid");
-  require(out.same_grid(image), "out and image differ in grid");
-  require(!overlap(out, coordinates), "out overlaps an input");
+  if (args.source == Source::kDisplacement) check_displacement(args);
+  if (args.source == Source::kGrid) check_grid(args);
+  if (args.source == Source::kAffine) check_affine(args);
+  require(args.source == Source::kAffine || !overlap(out, coordinates), "out overlaps an input");
+  require(args.finish == Finish::kStore || args.source == Source::kDisplacement,
+          "composition wants a displacement");
   require(
       args.finish == Finish::kStore || (image.type == Type::kFloat32 && coordinates.type == Type::kFloat32 &&
                                         args.order == 1 && image.c == args.dims && !image.channels_last),

@@ -10,6 +10,8 @@ namespace ek {
 // Where output voxel p samples the image.
 enum class Source : uint8_t {
   kDisplacement,  // at p + scale * coordinates[:, p]; coordinates [N, dims, D, H, W], (z, y, x) or (y, x)
+  kGrid,    // where coordinates[p] says, normalised to [-1, 1]; channels-last, components (x, y, z) or (x, y)
+  kAffine,  // at matrix * (p, 1)
 };
 
 // What is written, given the sample.
@@ -27,8 +29,11 @@ struct Sample {
   Boundary boundary = Boundary::kEdge;
   Source source = Source::kDisplacement;
   Finish finish = Finish::kStore;
-  float scale = 1.0f;   // of displacements; a power of two, so that scaling is exact
-  float cubic = -0.5f;  // the parameter of cubic convolution
+  bool align_corners = false;  // of a grid: -1 and 1 are voxel centres, not outer faces
+  bool fold = false;           // of a grid: coordinates are mirrored into the image before they are used
+  double matrix[3][4] = {};    // rows z, y, x, columns z, y, x, 1
+  float scale = 1.0f;          // of displacements; a power of two, so that scaling is exact
+  float cubic = -0.5f;         // the parameter of cubic convolution
 };
 
 // Constants of one axis of the image.

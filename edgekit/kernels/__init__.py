@@ -12,6 +12,7 @@ extension is loaded at the first call, and :func:`native_status` says whether it
 from __future__ import annotations
 
 from edgekit.kernels.base import NativeStatus, native_status
+from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
 from edgekit.kernels.jacobian import folding_fraction, jacobian_determinant
 from edgekit.kernels.warp import warp
@@ -19,6 +20,7 @@ from edgekit.kernels.warp import warp
 __all__ = [
     "NativeStatus",
     "folding_fraction",
+    "grid_sample",
     "integrate_velocity",
     "jacobian_determinant",
     "native_status",

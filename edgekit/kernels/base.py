@@ -30,6 +30,7 @@ ISAS = ("scalar", "avx2", "avx512", "neon")
 OPERATORS: Registry[Operator] = Registry(
     "operator",
     {
+        "grid_sample": "edgekit.kernels.grid_sample:OPERATOR",
         "warp": "edgekit.kernels.warp:OPERATOR",
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",

@@ -193,7 +193,8 @@ def test_bad_outputs_are_refused(name):
     shape = operator.function(*case.inputs, **case.options).shape
     read_only = np.zeros(shape, np.float32)
     read_only.flags.writeable = False
-    memory = np.zeros(2 * case.inputs[0].size + int(np.prod(shape)), np.float32)
+    largest = max(array.size for array in case.inputs)
+    memory = np.zeros(2 * largest + int(np.prod(shape)), np.float32)
     for position, array in enumerate(case.inputs):
         shared = memory[: array.size].reshape(array.shape)
         shared[...] = array
