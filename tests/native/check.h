@@ -31,11 +31,12 @@ inline void run_backwards(void*, int64_t count, ek::RangeFn fn, const void* cont
 // One way to run, and the results it gave.
 class Run {
  public:
-  Run(std::string name, ek::Isa isa, ek::Parallel parallel, uint8_t fill)
-      : isa(isa), parallel(parallel), name_(std::move(name)), fill_(fill) {}
+  Run(std::string name, ek::Isa isa, ek::Parallel parallel, uint8_t fill, bool as_device = false)
+      : isa(isa), parallel(parallel), as_device(as_device), name_(std::move(name)), fill_(fill) {}
 
   const ek::Isa isa;
   const ek::Parallel parallel;
+  const bool as_device;  // in the way of a device's threads, see device.h
 
   // Memory for a result. It is filled with something else in every run: what is not written differs.
   template <class T>
@@ -87,17 +88,21 @@ class Run {
 
 class Check {
  public:
-  explicit Check(std::string problem) : problem_(std::move(problem)) {}
+  // Without threads every instruction set runs once, which is quicker.
+  explicit Check(std::string problem, bool threads = true)
+      : problem_(std::move(problem)), threads_(threads) {}
 
   // Calls body(Run&) once for each way to run. All have to refuse, or to give the same results.
-  void all(const std::function<void(Run&)>& body) {
+  void all(const std::function<void(Run&)>& body, bool as_device = false) {
     uint8_t fill = 0x21;
     Outcome first;
     for (ek::Isa isa : ek::available_isas()) {
-      const std::pair<const char*, ek::Parallel> ways[] = {{"1 thread", ek::pool(1)},
-                                                           {"2 threads", ek::pool(2)},
-                                                           {"5 threads", ek::pool(5)},
-                                                           {"backwards", {run_backwards, nullptr}}};
+      std::vector<std::pair<const char*, ek::Parallel>> ways = {{"1 thread", ek::pool(1)}};
+      if (threads_) {
+        ways.insert(ways.end(), {{"2 threads", ek::pool(2)},
+                                 {"5 threads", ek::pool(5)},
+                                 {"backwards", {run_backwards, nullptr}}});
+      }
       for (const auto& [way, parallel] : ways) {
         Run run(std::string(ek::isa_name(isa)) + ", " + way, isa, parallel, fill++);
         Outcome outcome = attempt(run, body);
@@ -107,6 +112,10 @@ class Check {
           compare(first, outcome);
         }
       }
+    }
+    if (as_device) {
+      Run run("as a device does", ek::Isa::kScalar, ek::pool(1), fill, true);
+      compare(first, attempt(run, body));
     }
     refused_ = refused_ || !first.refusal.empty();
     add(first.refusal.data(), first.refusal.size());
@@ -167,6 +176,7 @@ class Check {
   }
 
   std::string problem_;
+  bool threads_;
   bool refused_ = false;
   uint64_t digest_ = 0xcbf29ce484222325u;
 };

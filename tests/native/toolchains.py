@@ -122,7 +122,7 @@ SANITIZED = Toolchain(
     "clang libclang-rt-dev",
     flags=(
         "-O1",
-        "-g",
+        "-gline-tables-only",
         f"{SANITIZERS},fuzzer-no-link",
         "-fno-sanitize-recover=all",
         "-Wno-unknown-warning-option",
@@ -130,4 +130,6 @@ SANITIZED = Toolchain(
     link=(SANITIZERS,),
     environment=(("UBSAN_OPTIONS", "print_stacktrace=1"),),
 )
-THREADS = Toolchain("g++", "g++", flags=("-O1", "-g", "-fsanitize=thread"), link=("-fsanitize=thread",))
+THREADS = Toolchain(
+    "g++", "g++", flags=("-O1", "-g1", "-fsanitize=thread"), link=("-fsanitize=thread",)
+)
