@@ -21,6 +21,7 @@ from edgekit import target as targets
 from edgekit._version import __version__
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Availability
+from edgekit.kernels.base import NUMBA, numba_is_forced, numba_missing
 from edgekit.machine import Machine
 from edgekit.registry import Requirement
 from edgekit.target import Target
@@ -35,6 +36,7 @@ _PACKAGES = {
     "hold models as graphs": Requirement("onnx_ir", "onnx-ir", "onnx", "1.1"),
     "simplify graphs": Requirement("onnxscript", "onnxscript", "onnx", "0.7.2"),
     "export PyTorch models": Requirement("torch", "torch", "torch", "2.10"),
+    "compile operators where the extension is missing": NUMBA,
     "read DICOM images": Requirement("pydicom", "pydicom", "dicom", "3.0.2"),
     "read NIfTI images": Requirement("nibabel", "nibabel", "nifti", "5.3"),
 }
@@ -48,8 +50,8 @@ class Finding:
         name: Its name.
         purpose: What it is good for.
         state: ``"found"``, ``"missing"`` or ``"broken"`` (installed, but it does not load).
-        versions: Installed versions; of the native kernels, the instruction set in use.
-        reason: Why not, when not found.
+        versions: Installed versions; of the kernels, the instruction set in use, or Numba.
+        reason: Why not, when not found; otherwise what it stands in for, if anything.
         hint: What to type then.
     """
 
@@ -69,7 +71,7 @@ class Diagnosis:
         edgekit: Version of edgekit.
         python: Version of the interpreter, and whether it is new enough.
         backends: What compiles and runs networks.
-        kernels: The native kernels.
+        kernels: The compiled kernels.
         packages: Optional packages.
         machine: This machine.
         target: Name of the target that describes this machine best, or empty.
@@ -105,7 +107,7 @@ def examine() -> Diagnosis:
         return Diagnosis(
             edgekit=__version__,
             python=_python(),
-            kernels=_guarded("native kernels", "run operators fast", _kernels),
+            kernels=_guarded("kernels", "run operators fast", _kernels),
             packages=tuple(
                 _guarded(r.distribution, purpose, partial(_package, r)) for purpose, r in _PACKAGES.items()
             ),
@@ -180,9 +182,14 @@ def _kernels() -> Availability:
     status = kernels.native_status()
     if status.isa:
         return Availability("found", {"instruction set": status.isa})
-    if status.isas:
+    if status.isas and not numba_is_forced():
         return Availability("broken", reason=status.missing, hint="unset EDGEKIT_ISA")
-    return Availability("missing", reason=status.missing, hint="pip install --force-reinstall edgekit")
+    reason = status.missing if status.isas else f"extension missing: {status.missing}"
+    if not numba_missing():
+        return Availability("found", {"kernels": f"numba {NUMBA.version()}"}, reason)
+    if status.isas:
+        return Availability("broken", reason=numba_missing(), hint="unset EDGEKIT_ISA")
+    return Availability("missing", reason=reason, hint="pip install --force-reinstall edgekit")
 
 
 def _python() -> Finding:

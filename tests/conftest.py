@@ -8,9 +8,15 @@ import signal
 import pytest
 
 
-def pytest_configure() -> None:
-    """Let interrupts through: a shell that starts the suite in the background makes it ignore them."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let interrupts through: a shell that starts the suite in the background makes it ignore them.
+
+    And give compiled code a place.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Beside pytest's own cache, not among the user's files; before anything imports Numba.
+    if hasattr(config, "cache"):
+        os.environ.setdefault("NUMBA_CACHE_DIR", str(config.cache.mkdir("numba")))
 
 
 def pytest_report_header() -> list[str]:

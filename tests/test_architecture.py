@@ -52,12 +52,13 @@ OWNERS = {
     "skimage": ("demo.py",),
     "PIL": ("demo.py",),
     "scipy": ("demo.py",),
+    "numba": ("kernels/numba/",),
     "click": ("cli/",),
     "rich": ("cli/",),
     "pybind11": (),
 }
 # Of those, the ones that may be imported when their owner is: everything there needs them.
-AT_THE_TOP = {"torch", "safetensors", "click"}
+AT_THE_TOP = {"torch", "safetensors", "click", "numba"}
 # Loaded by backends/reference.py when it compiles or opens, and by nobody else.
 LAZY_FILES = {"backends/reference_ops.py"}
 

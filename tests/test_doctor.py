@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -157,20 +158,43 @@ def test_packages_that_are_missing_or_old(use: object, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "hint"),
+    ("status", "no_numba", "state", "hint"),
     [
-        (kernels.NativeStatus("avx2", ("scalar", "avx2"), ""), "found", ""),
-        (kernels.NativeStatus("", ("scalar", "avx2"), "EDGEKIT_ISA: unknown"), "broken", "unset EDGEKIT_ISA"),
-        (kernels.NativeStatus("", (), "not built"), "missing", "pip install --force-reinstall edgekit"),
+        (("avx2", ("scalar", "avx2"), ""), "gone", "found", ""),
+        (("", ("scalar", "avx2"), "EDGEKIT_ISA: unknown"), "", "broken", "unset EDGEKIT_ISA"),
+        (("", (), "not built"), "gone", "missing", "pip install --force-reinstall edgekit"),
+        (("", (), "not built"), "", "found", ""),
     ],
 )
-def test_native_kernels(
-    status: kernels.NativeStatus, state: str, hint: str, use: object, monkeypatch: pytest.MonkeyPatch
+def test_kernels(
+    status: tuple[str, tuple[str, ...], str],
+    no_numba: str,
+    state: str,
+    hint: str,
+    use: object,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use("fine")  # type: ignore[operator]
-    monkeypatch.setattr(kernels, "native_status", lambda: status)
+    monkeypatch.setattr(kernels, "native_status", lambda: kernels.NativeStatus(*status))
+    monkeypatch.setattr(doctor, "numba_missing", lambda: no_numba)
     found = examine().kernels
     assert (found.state, found.hint) == (state, hint)
+    if state == "found" and not status[0]:
+        assert found.reason == "extension missing: not built"
+        assert found.versions == {"kernels": f"numba {importlib.metadata.version('numba')}"}
+
+
+@pytest.mark.parametrize(("no_numba", "state"), [("", "found"), ("gone", "broken")])
+def test_kernels_where_numba_is_asked_for(
+    no_numba: str, state: str, use: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use("fine")  # type: ignore[operator]
+    status = kernels.NativeStatus("", ("scalar",), "EDGEKIT_ISA asks for numba")
+    monkeypatch.setattr(kernels, "native_status", lambda: status)
+    monkeypatch.setattr(doctor, "numba_is_forced", lambda: True)
+    monkeypatch.setattr(doctor, "numba_missing", lambda: no_numba)
+    found = examine().kernels
+    assert (found.state, found.reason) == (state, no_numba or status.missing)
 
 
 def test_a_broken_target_folder_is_survived(

@@ -50,7 +50,7 @@ def _findings(title: str, findings: Iterable[Finding]) -> None:
     rows: output.Rows = [(title, "", "version", "what for, or what to do")]
     for found in findings:
         versions = ", ".join(dict.fromkeys(found.versions.values()))
-        advice = found.purpose
+        advice = f"{found.purpose} ({found.reason})" if found.reason else found.purpose
         if found.state != "found":
             advice = f"{found.reason.splitlines()[0]}{': ' + found.hint if found.hint else ''}"
         rows.append(

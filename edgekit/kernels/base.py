@@ -8,6 +8,8 @@ threads, with given outputs and with bad arguments.
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgekit.errors import KernelError
-from edgekit.registry import Registry
+from edgekit.registry import Registry, Requirement, resolve
 from edgekit.spec import Array
 
 Floats = npt.NDArray[np.float32]
@@ -26,6 +28,9 @@ Doubles = npt.NDArray[np.float64]
 
 # Every instruction set there is a native variant for, from the plainest to the best.
 ISAS = ("scalar", "avx2", "avx512", "neon")
+
+# What compiles operators where the extension is missing; EDGEKIT_ISA=numba asks for it where it is not.
+NUMBA = Requirement("numba", "numba", "numba", "0.61")
 
 OPERATORS: Registry[Operator] = Registry(
     "operator",
@@ -60,7 +65,7 @@ class Variant:
     """One implementation of an operator.
 
     Attributes:
-        name: Such as ``"avx2"``.
+        name: Such as ``"avx2"``, or ``"numba"``.
         run: ``run(*inputs, outputs=, threads=, **options)`` fills ``outputs``; arguments were checked.
         tolerance: Largest error against the reference, as a share of the largest value (at least 1).
         missing: Why it cannot run here, or an empty string.
@@ -83,8 +88,9 @@ class Operator:
             float64 and not yet rounded to the type of the result, or of that type where results are exact.
         allocate: ``allocate(*inputs, **options)``: a new array per result, with its shape, type and layout.
         native: ``native(module, *inputs, outputs=, threads=, isa=, **options)`` calls the extension.
-        tolerance: Of the native variants; see :class:`Variant`.
+        tolerance: Of every variant; see :class:`Variant`.
         cases: Yields the cases for a random generator.
+        numba: Where the Numba variant's ``run`` is, as ``"module:function"``; empty if there is none.
     """
 
     name: str
@@ -94,11 +100,17 @@ class Operator:
     native: Callable[..., None]
     tolerance: float
     cases: Callable[[np.random.Generator], Iterator[Case]]
+    numba: str = ""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
         """Every implementation, whether it can run here or not."""
-        return tuple(self._native_variant(isa) for isa in ISAS)
+        native = tuple(self._native_variant(isa) for isa in ISAS)
+        return (
+            (*native, Variant("numba", self._run_numba, self.tolerance, numba_missing))
+            if self.numba
+            else native
+        )
 
     def _native_variant(self, isa: str) -> Variant:
         def run(*inputs: Array, **options: Any) -> None:
@@ -112,24 +124,36 @@ class Operator:
 
         return Variant(isa, run, self.tolerance, missing)
 
+    def _run_numba(self, *inputs: Array, **options: Any) -> None:
+        resolve(self.numba)(*inputs, **options)
+
     def execute(
         self, inputs: tuple[Array, ...], outputs: tuple[Array, ...], *, threads: int, **options: Any
     ) -> None:
-        """Fill ``outputs`` with the best variant of this process, or the reference where there is none.
+        """Fill ``outputs`` with the best there is: the native variant, that of Numba, or the reference.
 
         Raises:
-            KernelError: The native code refuses: ``EDGEKIT_ISA`` names an instruction set that is not there.
+            KernelError: ``EDGEKIT_ISA`` names something that is not there.
         """
         module, missing = _load_native()
-        if module is None:
-            _warn_of_reference(missing)
-            for output, result in zip(outputs, self.reference(*inputs, **options), strict=True):
-                output[...] = rounded(result, output.dtype)
+        forced = numba_is_forced()
+        if module is not None and not forced:
+            try:
+                self.native(module, *inputs, outputs=outputs, threads=threads, isa="", **options)
+            except ValueError as error:
+                raise KernelError(str(error), where=self.name, hint="unset EDGEKIT_ISA") from error
             return
-        try:
-            self.native(module, *inputs, outputs=outputs, threads=threads, isa="", **options)
-        except ValueError as error:
-            raise KernelError(str(error), where=self.name, hint="unset EDGEKIT_ISA") from error
+        no_numba = numba_missing() if self.numba else f"{self.name} has no Numba variant"
+        if forced and no_numba:
+            raise KernelError(f"EDGEKIT_ISA: {no_numba}", where=self.name, hint="unset EDGEKIT_ISA")
+        if not no_numba:
+            if not forced:
+                _warn(f"{missing}; operators run as compiled by Numba, more slowly")
+            self._run_numba(*inputs, outputs=outputs, threads=threads, **options)
+            return
+        _warn(f"{missing}; {no_numba}; operators run as their slow NumPy references")
+        for output, result in zip(outputs, self.reference(*inputs, **options), strict=True):
+            output[...] = rounded(result, output.dtype)
 
 
 @dataclass(frozen=True)
@@ -162,6 +186,8 @@ def native_status() -> NativeStatus:
     if module is None:
         return NativeStatus("", (), missing)
     isas = tuple(module.isas())
+    if numba_is_forced():
+        return NativeStatus("", isas, "EDGEKIT_ISA asks for numba")
     try:
         return NativeStatus(module.isa(), isas, "")
     except ValueError as error:
@@ -169,8 +195,27 @@ def native_status() -> NativeStatus:
 
 
 @functools.cache
-def _warn_of_reference(missing: str) -> None:
-    warnings.warn(f"{missing}; operators run as their slow NumPy references", RuntimeWarning, stacklevel=4)
+def numba_missing() -> str:
+    """Why operators cannot be compiled by Numba; empty if they can."""
+    reason = NUMBA.missing()
+    if reason:
+        return f"{reason}: {NUMBA.install_line}"
+    try:
+        importlib.import_module("edgekit.kernels.numba.jit")
+    except Exception as error:  # noqa: BLE001 - a broken binary package raises anything
+        return f"package 'numba' {NUMBA.version()} does not import: {type(error).__name__}: {error}"
+    return ""
+
+
+@functools.cache
+def numba_is_forced() -> bool:
+    """Whether ``EDGEKIT_ISA`` asks for Numba; looked up once, as by the extension."""
+    return os.environ.get("EDGEKIT_ISA") == "numba"
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 def rounded(values: Array, dtype: npt.DTypeLike) -> Array:

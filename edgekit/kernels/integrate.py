@@ -131,4 +131,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=2e-6,
     cases=cases,
+    numba="edgekit.kernels.numba.sample:integrate",
 )

@@ -167,4 +167,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=6e-7,
     cases=cases,
+    numba="edgekit.kernels.numba.sample:warp",
 )

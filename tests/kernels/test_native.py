@@ -68,11 +68,11 @@ def test_empty_variable_means_the_best_one():
     assert len(set(result.stdout.split())) == 1
 
 
-def test_without_the_extension_the_reference_runs_and_says_so():
+def test_without_the_extension_and_numba_the_reference_runs_and_says_so():
     code = """
 import sys, warnings
 import numpy as np
-sys.modules["edgekit._C"] = None
+sys.modules["edgekit._C"] = sys.modules["numba"] = None
 from edgekit import kernels
 assert "cannot be imported" in kernels.native_status().missing and not kernels.native_status().isas
 image = np.arange(24, dtype=np.float32).reshape(1, 1, 4, 6)
@@ -82,6 +82,7 @@ with warnings.catch_warnings(record=True) as caught:
         moved = kernels.warp(image, np.zeros((1, 2, 4, 6), np.float32))
         flow = kernels.integrate_velocity(np.ones((1, 2, 4, 6), np.float32))
 assert len(caught) == 1 and "slow NumPy reference" in str(caught[0].message), caught
+assert "pip install 'edgekit[numba]'" in str(caught[0].message), caught
 assert moved.dtype == np.float32 and (moved == image).all() and (flow == 1).all()
 """
     result = python(code)
@@ -91,7 +92,7 @@ assert moved.dtype == np.float32 and (moved == image).all() and (flow == 1).all(
 def test_importing_the_kernels_loads_numpy_and_nothing_heavy():
     code = """
 import sys, edgekit.kernels
-heavy = {"torch", "onnx", "scipy", "edgekit._C"} & set(sys.modules)
+heavy = {"torch", "onnx", "scipy", "numba", "edgekit._C"} & set(sys.modules)
 assert not heavy, heavy
 """
     result = python(code)

@@ -1,0 +1,84 @@
+"""How functions are compiled, where the machine code is kept, and how rows are shared among threads.
+
+Numba's own parallel loops are not used. Where they run on GNU OpenMP, a child that is forked after one (as
+data loaders do) is killed by the next; where they run on Numba's work queue, two at once abort the process.
+The compiled functions release the interpreter's lock instead, and threads of Python call them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+import numpy as np
+from numba.misc.appdirs import user_cache_dir
+
+from edgekit.spec import Array
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Enough voxels that handing out a task costs little, few enough that threads finish together.
+_VOXELS_PER_TASK = 1 << 16
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that compiled functions call."""
+    return numba.njit(nogil=True, boundscheck=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that Python calls. Its machine code is kept on disk, if there is a place for it."""
+    try:
+        with _cache_folder():
+            return numba.njit(nogil=True, boundscheck=False, error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to write: compile in every process
+        return inlined(function)
+
+
+@contextlib.contextmanager
+def _cache_folder() -> Iterator[None]:
+    """Keep machine code in a folder of the user's, named after the sources of all that is compiled.
+
+    By itself Numba would write beside the source files, and notice a change in a function's own file only.
+    """
+    before = numba.config.CACHE_DIR
+    base = Path(before or user_cache_dir("edgekit", appauthor=False))
+    numba.config.CACHE_DIR = str(base / f"numba-{_sources()}")
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+@functools.cache
+def _sources() -> str:
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def each_row(kernel: Callable[..., None], rows: int, width: int, threads: int, *arguments: Any) -> None:
+    """Call ``kernel(begin, end, *arguments)`` for ranges that cover all rows of so many voxels, each once."""
+    step = max(1, _VOXELS_PER_TASK // width)
+    workers = min(threads, -(-rows // step))
+    if workers <= 1:
+        kernel(0, rows, *arguments)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        tasks = [pool.submit(kernel, at, min(at + step, rows), *arguments) for at in range(0, rows, step)]
+    for task in tasks:
+        task.result()
+
+
+def memory_of(array: Array) -> Array:
+    """All elements of a C-contiguous or channels-last array in the order of memory; float16 as uint16."""
+    if not array.flags.c_contiguous:
+        array = np.moveaxis(array, 1, -1)
+    flat = array.reshape(-1)
+    return flat.view(np.uint16) if array.dtype == np.float16 else flat
