@@ -51,7 +51,7 @@ def interleave(
     repeats: int,
     limit_s: float = math.inf,
 ) -> dict[str, Samples]:
-    """Let the functions take turns, ``repeats`` each after a call or two that do not count.
+    """Let the functions take turns, ``repeats`` each after one call that does not count.
 
     A function that would take longer than ``limit_s`` in all has fewer turns, evenly spaced among the others'
     and at least :data:`LEAST_REPEATS`.
@@ -60,8 +60,6 @@ def interleave(
     calls, turns = {}, {}
     for name, function in functions.items():
         once_s = timed(function)[0] / 1e9
-        if once_s < 1:  # the first call may compile, allocate or wake threads
-            once_s = timed(function)[0] / 1e9
         calls[name] = min(TURN_CALLS, 1 + int(TURN_S / once_s))
         affordable = int(limit_s / (calls[name] * once_s)) if limit_s < math.inf else repeats
         turns[name] = min(repeats, max(LEAST_REPEATS, affordable))

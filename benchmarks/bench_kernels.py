@@ -35,7 +35,7 @@ from edgekit.kernels import native_status
 from edgekit.kernels.base import OPERATORS
 
 # Results agree if nearly all values do: a sample within rounding of a voxel may fall to either side of it.
-# Tolerances are shares of the largest value; whole numbers that are no labels are rounded, so may differ by 1.
+# Tolerances are shares of the largest value; whole numbers that are no labels may be rounded to either side.
 TOLERANCES, ROUNDING_SHARE = {"float32": 1e-4, "float16": 1e-3}, 1e-3
 
 Result = dict[str, Any]
@@ -103,6 +103,8 @@ def measure(
     for threads, bandwidth in bandwidths.items():
         task = Task(case.kernel, inputs, options, threads)
         runs, agreements = edgekit_runs(task), {}
+        for run in runs.values():  # whatever compiles at its first call does so here
+            run.call()
         want = runs["edgekit"].view(runs["edgekit"].call()).copy()
         for peer in peers:
             if run := peer.prepare(task):
@@ -187,8 +189,8 @@ def judged(results: list[Result]) -> Iterator[str]:
     for goal in GOALS:
         got = reached(goal, results)
         if got is not None:
-            met = "met" if got >= goal.least else "NOT MET"
-            yield f"{f'{goal.kernel} {goal.case}':44}{goal.against:26}{goal.least:8.2f}{got:8.2f}  {met}"
+            met = "met" if goal.met(got) else "NOT MET"
+            yield f"{f'{goal.kernel} {goal.case}':44}{goal.against:26}{goal.limit:8.2f}{got:8.2f}  {met}"
 
 
 def parsed() -> Settings:
@@ -204,8 +206,8 @@ def parsed() -> Settings:
     parser.add_argument(
         "--limit-s",
         type=float,
-        default=10.0,
-        help="fewer calls of what would take longer in all (default 10)",
+        default=5.0,
+        help="fewer calls of what would take longer in all (default 5)",
     )
     parser.add_argument("--shrink", type=int, default=1, help="divide every axis, to try the benchmark out")
     parser.add_argument("--memory", action="store_true", help="measure the memory of calls as well")
@@ -222,6 +224,7 @@ def main() -> int:
         f"{record.cpu}, {record.cores} cores, load {record.load:.1f}, native: {status.isa or status.missing}"
     )
     left_out = {peer.name: missing for peer in peers if (missing := peer.missing())}
+    left_out |= {case.kernel: "not there yet" for case in CASES if case.kernel not in OPERATORS}
     for name, missing in left_out.items():
         print(f"left out: {name} ({missing})")
     if settings.shrink > 1:
@@ -230,7 +233,11 @@ def main() -> int:
     for threads, bandwidth in bandwidths.items():
         print(f"copy with {threads} thread(s): {bandwidth / 1e9:.1f} GB/s of CPU time")
     present = [peer for peer in peers if peer.name not in left_out]
-    chosen = [case for case in CASES if case.kernel in settings.kernel and settings.case in case.label]
+    chosen = [
+        case
+        for case in CASES
+        if case.kernel in settings.kernel and settings.case in case.label and case.kernel in OPERATORS
+    ]
     results: list[Result] = []
     for case in chosen:
         results += measure(case, present, bandwidths, settings)

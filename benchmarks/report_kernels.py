@@ -23,10 +23,15 @@ BEGIN, END = "<!-- figures of the kernels: benchmarks/report_kernels.py -->", "<
 
 Report = dict[str, Any]
 
+NOTES = """\
+Peers: how many times edgekit's CPU time they take, with one thread each, the least of many turns. *torch
+layer* is the spatial transformer as VoxelMorph has it, *torch operator* the one inside it, its grid ready in
+memory. *Of bound*: the time to move inputs and results once at the speed of the copy, over edgekit's. *2
+threads*: against one, by wall time. \\* defined differently, mostly outside the grid or in the kind of cubic
+interpolation; `bench_kernels.py` says how."""
+
 COLUMNS = ("torch layer", "torch operator", "numba fused loop")
 SHORT = {
-    "torch layer": "torch layer",
-    "torch layer, compiled": "compiled",
     "numba fused loop": "Numba",
     "numpy gradient + det": "NumPy",
     "scipy ndimage": "SciPy",
@@ -39,16 +44,32 @@ SHORT = {
 
 
 def summary(report: Report) -> Report:
-    """The report without single samples."""
+    """The report without single samples, and agreements once: results do not depend on the threads."""
 
     def bare(value: Any) -> Any:
         if isinstance(value, dict):
             return {name: bare(each) for name, each in value.items() if name != "samples"}
         if isinstance(value, list):
             return [bare(each) for each in value]
-        return float(f"{value:.4g}") if isinstance(value, float) else value
+        return float(f"{value:.3g}") if isinstance(value, float) else value
 
-    return bare(report)
+    short = bare(report)
+    for result in short["results"]:
+        if result["threads"] > 1:
+            del result["agreement"]
+    return short
+
+
+def written(report: Report) -> str:
+    """The report as JSON, a line for each result."""
+    parts = []
+    for name, value in report.items():
+        if isinstance(value, list):
+            rows = ",\n".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in value)
+            parts.append(f'"{name}": [\n{rows}\n]')
+        else:
+            parts.append(f'"{name}": {json.dumps(value, ensure_ascii=False)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 def peers_of(result: Report) -> dict[str, float]:
@@ -68,55 +89,46 @@ def title(result: Report) -> str:
 
 def markdown(report: Report) -> str:
     """What the README says."""
-    machine = report["machine"]
-    single = [result for result in report["results"] if result["threads"] == 1]
+    machine, isa = report["machine"], report["native"]["isa"]
     copy = report["copy_bytes_per_s"]["1"] / 1e9
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {report['native']['isa']}; a copy moves {copy:.0f} GB/s. One thread each:",
-        "a peer's least CPU time over edgekit's, all of them taking turns in one run.",
+        f"{machine['cpu']}, {machine['cores']} cores, {isa}; a large copy moves {copy:.0f} GB/s.",
         "",
         "| operator | edgekit | of bound | 2 threads | torch layer | torch operator | Numba | others |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(row(result, report) for result in single),
+        *(row(result, report) for result in report["results"] if result["threads"] == 1),
         "",
-        *notes(single),
+        NOTES,
     ]
     if memory := report["memory"]:
-        lines += [
-            "",
-            "| memory of a call, in multiples of its result | edgekit | torch layer |",
-            "| --- | --- | --- |",
-        ]
-        lines += [memory_row(each) for each in memory]
+        lines += ["", "| memory of a call, as multiples of its result | edgekit | torch layer |"]
+        lines += ["| --- | --- | --- |", *map(memory_row, memory)]
     return "\n".join(lines)
 
 
 def row(result: Report, report: Report) -> str:
     run, ratios = result["runs"]["edgekit"], peers_of(result)
     columns = [times(result, name, ratios.pop(name)) if name in ratios else "–" for name in COLUMNS]
-    others = sorted(ratios.items(), key=lambda item: item[1])
-    both = [
-        r
-        for r in report["results"]
-        if r["threads"] == 2 and (r["kernel"], r["case"]) == (result["kernel"], result["case"])
+    others = [
+        f"{SHORT.get(name, name)} {times(result, name, ratio)}"
+        for name, ratio in sorted(ratios.items(), key=lambda item: item[1])
     ]
     cells = [
         title(result),
         f"{run['wall_s'] * 1e3:.3g} ms",
         f"{result['bound_s'] / run['least_cpu_s']:.0%}",
-        f"{both[0]['scaling']['speedup']:.2f}×" if both else "–",
+        next((f"{each['scaling']['speedup']:.2f}×" for each in with_two(result, report)), "–"),
         *columns,
-        ", ".join(f"{SHORT.get(name, name)} {times(result, name, ratio)}" for name, ratio in others) or "–",
+        ", ".join(others) or "–",
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def notes(results: list[Report]) -> Iterator[str]:
-    """What the columns mean."""
-    yield "The torch layer is the spatial transformer as VoxelMorph has it; the torch operator `grid_sample` alone, its"
-    yield "grid ready in memory. *Of bound*: the time to move inputs and results once at the speed of the copy, over"
-    yield "edgekit's. *2 threads*: against one, by wall time. \\* The definition differs, mostly outside the grid or in the"
-    yield "kind of cubic interpolation; `--json` says how."
+def with_two(result: Report, report: Report) -> Iterator[Report]:
+    """The same case with two threads."""
+    for each in report["results"]:
+        if each["threads"] == 2 and all(each[key] == result[key] for key in ("kernel", "case")):
+            yield each
 
 
 def memory_row(memory: Report) -> str:
@@ -127,12 +139,13 @@ def memory_row(memory: Report) -> str:
 
 def section(text: str) -> str:
     """What stands between the marks of the README."""
-    return re.search(f"{re.escape(BEGIN)}\n(.*?)\n{re.escape(END)}", text, re.DOTALL)[1]
+    return text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
 
 
 def with_section(text: str, content: str) -> str:
     """The README with new content between its marks."""
-    return text.replace(section(text), content)
+    before, _, rest = text.partition(f"{BEGIN}\n")
+    return f"{before}{BEGIN}\n{content}\n{END}{rest.partition(END)[2]}"
 
 
 def draw(report: Report, path: Path) -> None:
@@ -140,7 +153,8 @@ def draw(report: Report, path: Path) -> None:
     from matplotlib.figure import Figure
 
     single = [result for result in report["results"] if result["threads"] == 1 and result["agreement"]]
-    names = list(dict.fromkeys(name for result in single for name in result["agreement"]))
+    seen = dict.fromkeys(name for result in single for name in result["agreement"])
+    names = [name for name in seen if not name.startswith("edgekit")]
     figure = Figure(figsize=(9, 1.6 + 0.3 * len(single)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     for number, name in enumerate(names):
@@ -182,7 +196,7 @@ def main() -> int:
     print(markdown(report))
     if options.update:
         SUMMARY.parent.mkdir(exist_ok=True)
-        SUMMARY.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        SUMMARY.write_text(written(report), encoding="utf-8")
         text = README.read_text(encoding="utf-8")
         README.write_text(with_section(text, markdown(report)), encoding="utf-8")
         draw(report, PICTURE)

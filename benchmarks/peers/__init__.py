@@ -73,9 +73,10 @@ class Peer:
 
     Attributes:
         name: As the tables show it.
-        packages: What must be installed: module by distribution.
+        packages: What must be installed: the module that each distribution brings.
         kernels: What it can do, by operator.
         threads: Whether it can use more than one thread.
+        needs: Says what else is missing, or nothing.
     """
 
     name: str
