@@ -36,3 +36,12 @@ def sample_affine(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def warp_points(
+    points: npt.NDArray[np.float32],
+    flow: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    *,
+    boundary: str = "edge",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

@@ -1,25 +1,27 @@
 // Operators that sample an image where something else than a displacement says.
 #include "bind/bind.h"
+#include "points/points.h"
 #include "sample/sample.h"
 
 namespace ek {
 namespace bind {
 namespace {
 
-// Vectors [N, D, H, W, 3] or [N, H, W, 2], C-contiguous: a tensor whose channels are innermost.
-Tensor vectors(const char* name, const py::array& array) {
+// Vectors [N, D, H, W, 3], [N, H, W, 2] or [N, P, 3 or 2], C-contiguous: a tensor whose channels are innermost.
+Tensor vectors(const char* name, const py::array& array, Use use) {
   const std::string label = name;
   const auto rank = array.ndim();
-  require(rank == 4 || rank == 5, label + " must have shape [N, D, H, W, 3] or [N, H, W, 2]");
+  require(rank >= 3 && rank <= 5, label + " must have 3 to 5 axes, the last one being components");
   require((array.flags() & py::array::c_style) != 0, label + " must be C-contiguous");
   require(py::isinstance<py::array_t<float>>(array), label + " must be float32");
+  require(use == Use::kRead || array.writeable(), label + " must be writeable");
   Tensor tensor;
   tensor.channels_last = true;
   tensor.data = const_cast<void*>(array.data());
   tensor.n = array.shape(0);
   tensor.c = array.shape(rank - 1);
   tensor.d = rank == 5 ? array.shape(1) : 1;
-  tensor.h = array.shape(rank - 3);
+  tensor.h = rank >= 4 ? array.shape(rank - 3) : 1;
   tensor.w = array.shape(rank - 2);
   return tensor;
 }
@@ -58,7 +60,7 @@ void grid_sample(const py::array& image, const py::array& grid, const py::array&
   require(image.ndim() == grid.ndim(), "image and grid differ in rank");
   Sample args = sample_of(image, out, order);
   args.source = Source::kGrid;
-  args.coordinates = vectors("grid", grid);
+  args.coordinates = vectors("grid", grid, Use::kRead);
   args.boundary = boundary_of_padding(padding, order, align_corners);
   args.fold = padding == "reflection";
   args.align_corners = align_corners;
@@ -83,6 +85,21 @@ void sample_affine(const py::array& image, const py::array_t<double, py::array::
   run(args, threads, isa);
 }
 
+void warp_points(const py::array& points, const py::array& flow, const py::array& out,
+                 const std::string& boundary, int threads, const std::string& isa) {
+  require(points.ndim() == 3 && out.ndim() == 3, "points and out must have shape [N, P, dims]");
+  MovePoints args;
+  args.points = vectors("points", points, Use::kRead);
+  args.flow = tensor("flow", flow, Use::kRead);
+  args.out = vectors("out", out, Use::kWrite);
+  args.dims = static_cast<int>(flow.ndim()) - 2;
+  args.boundary = boundary_of(boundary);
+  const Isa chosen = isa_of(isa);
+  const Parallel parallel = threads_of(threads);
+  py::gil_scoped_release unlocked;
+  move_points(args, chosen, parallel);
+}
+
 }  // namespace
 
 void add_coordinates(py::module_& m) {
@@ -93,6 +110,9 @@ void add_coordinates(py::module_& m) {
   m.def("sample_affine", &sample_affine, py::arg("image").noconvert(), py::arg("matrix").noconvert(),
         py::arg("out").noconvert(), py::kw_only(), py::arg("order") = 1, py::arg("boundary") = "edge",
         py::arg("threads") = 1, py::arg("isa") = "", "out[p] = image[matrix @ (p, 1)].");
+  m.def("warp_points", &warp_points, py::arg("points").noconvert(), py::arg("flow").noconvert(),
+        py::arg("out").noconvert(), py::kw_only(), py::arg("boundary") = "edge", py::arg("threads") = 1,
+        py::arg("isa") = "", "out = point + flow[point], interpolated linearly.");
 }
 
 }  // namespace bind

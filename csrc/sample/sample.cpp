@@ -96,14 +96,18 @@ RangeFn body(Isa isa) {
 
 }  // namespace
 
+void set_axes(SamplePlan& plan) {
+  const Tensor& image = plan.args.image;
+  plan.axis[0] = axis_of(image.d, image.h * image.w, plan.args.boundary);
+  plan.axis[1] = axis_of(image.h, image.w, plan.args.boundary);
+  plan.axis[2] = axis_of(image.w, 1, plan.args.boundary);
+}
+
 SamplePlan plan_sample(const Sample& args) {
   check(args);
   SamplePlan plan;
   plan.args = args;
-  const Tensor& image = args.image;
-  plan.axis[0] = axis_of(image.d, image.h * image.w, args.boundary);
-  plan.axis[1] = axis_of(image.h, image.w, args.boundary);
-  plan.axis[2] = axis_of(image.w, 1, args.boundary);
+  set_axes(plan);
   plan.rows = args.out.n * args.out.d * args.out.h;
   plan.rows_per_task = std::max<int64_t>(1, kVoxelsPerTask / args.out.w);
   return plan;

@@ -13,6 +13,9 @@ void sample(const Sample& args, Isa isa, const Parallel& parallel);
 // Refuses bad arguments (Error) and cuts the work into tasks: for all that goes through the same blocks.
 SamplePlan plan_sample(const Sample& args);
 
+// Fills the axes of a plan from its image and boundary.
+void set_axes(SamplePlan& plan);
+
 // How many tasks a plan has.
 int64_t tasks_of(const SamplePlan& plan);
 

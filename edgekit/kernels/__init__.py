@@ -15,6 +15,7 @@ from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
 from edgekit.kernels.jacobian import folding_fraction, jacobian_determinant
+from edgekit.kernels.points import warp_points
 from edgekit.kernels.warp import warp
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "jacobian_determinant",
     "native_status",
     "warp",
+    "warp_points",
 ]

@@ -36,6 +36,7 @@ OPERATORS: Registry[Operator] = Registry(
     "operator",
     {
         "grid_sample": "edgekit.kernels.grid_sample:OPERATOR",
+        "warp_points": "edgekit.kernels.points:OPERATOR",
         "warp": "edgekit.kernels.warp:OPERATOR",
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
