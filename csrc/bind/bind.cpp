@@ -32,11 +32,15 @@ bool is_channels_last(const py::array& array) {
 }  // namespace
 
 Tensor tensor(const char* name, const py::array& array, Use use) {
+  return tensor(name, array, use, type_of(name, array));
+}
+
+Tensor tensor(const char* name, const py::array& array, Use use, Type type) {
   const std::string label = name;
   const auto rank = array.ndim();
   require(rank == 4 || rank == 5, label + " must have shape [N, C, D, H, W] or [N, C, H, W]");
   Tensor tensor;
-  tensor.type = type_of(label, array);
+  tensor.type = type;
   const bool planar = (array.flags() & py::array::c_style) != 0;
   require(planar || is_channels_last(array), label + " must be C-contiguous or channels-last");
   require(use == Use::kRead || array.writeable(), label + " must be writeable");

@@ -22,6 +22,8 @@ enum class Use { kRead, kWrite };
 
 // An array [N, C, D, H, W] or [N, C, H, W]. An array to write to must be writeable.
 Tensor tensor(const char* name, const py::array& array, Use use);
+// The same of a type that the caller has found.
+Tensor tensor(const char* name, const py::array& array, Use use, Type type);
 
 Boundary boundary_of(const std::string& name);
 
@@ -34,6 +36,7 @@ Parallel threads_of(int threads);
 // Each adds its functions to the module.
 void add_coordinates(py::module_& m);
 void add_jacobian(py::module_& m);
+void add_registration(py::module_& m);
 void add_sample(py::module_& m);
 
 }  // namespace bind

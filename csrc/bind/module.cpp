@@ -25,5 +25,6 @@ PYBIND11_MODULE(_C, m) {
       "The instruction set in use (EDGEKIT_ISA forces one).");
   ek::bind::add_coordinates(m);
   ek::bind::add_jacobian(m);
+  ek::bind::add_registration(m);
   ek::bind::add_sample(m);
 }

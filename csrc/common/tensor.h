@@ -17,10 +17,10 @@ constexpr int64_t kMaxElements = (int64_t{1} << 31) - 1;
 enum class Type : uint8_t { kFloat32, kFloat16, kUint8, kInt16, kInt32, kInt64 };
 
 EK_HD constexpr int64_t size_of(Type type) {
-  return type == Type::kUint8                              ? 1
-         : type == Type::kFloat16 || type == Type::kInt16  ? 2
-         : type == Type::kFloat32 || type == Type::kInt32  ? 4
-                                                           : 8;
+  return type == Type::kUint8                             ? 1
+         : type == Type::kFloat16 || type == Type::kInt16 ? 2
+         : type == Type::kFloat32 || type == Type::kInt32 ? 4
+                                                          : 8;
 }
 
 struct Tensor {

@@ -116,6 +116,7 @@ SamplePlan plan_sample(const Sample& args) {
 int64_t tasks_of(const SamplePlan& plan) { return (plan.rows + plan.rows_per_task - 1) / plan.rows_per_task; }
 
 void sample(const Sample& args, Isa isa, const Parallel& parallel) {
+  require(args.image.type != Type::kInt32 && args.image.type != Type::kInt64, "labels cannot be interpolated");
   const SamplePlan plan = plan_sample(args);
   parallel(tasks_of(plan), body(isa), &plan);
 }
