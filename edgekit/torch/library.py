@@ -1,12 +1,14 @@
 """The operators as torch knows them: ``torch.ops.edgekit.warp`` and its siblings, with their derivatives.
 
 An operator runs edgekit's kernels on float32 of the CPU, their float64 reference on float64 of the CPU, and
-the definitions in plain torch on anything else. Narrower types are computed in float32 and rounded once.
+the definitions in plain torch on anything else, and where no kernel is compiled. Narrower types are computed
+in float32 and rounded once.
 What users call is in :mod:`edgekit.torch.operators`; arguments were checked there.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +17,17 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
-from edgekit import kernels
 from edgekit.errors import KernelError
 from edgekit.kernels.base import OPERATORS
 from edgekit.torch.definitions import PLAIN, has_plain, jacobian_gradient
 
 _NARROW = (torch.float16, torch.bfloat16)
+
+
+@functools.cache
+def _is_compiled(name: str) -> bool:
+    """Whether an operator has more than its NumPy reference here, natively or by Numba."""
+    return any(not variant.missing() for variant in OPERATORS[name].variants)
 
 
 def _compute(name: str, *tensors: Tensor, **options: Any) -> Tensor:
@@ -33,7 +40,7 @@ def _compute(name: str, *tensors: Tensor, **options: Any) -> Tensor:
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         if dtype == torch.float64:
             return torch.from_numpy(np.ascontiguousarray(operator.reference(*arrays, **options)[0]))
-        if not (kernels.native_status().missing and has_plain(**options)):
+        if _is_compiled(name) or not has_plain(**options):
             return torch.from_numpy(operator.function(*arrays, threads=torch.get_num_threads(), **options))
     return PLAIN[name](*tensors, *options.values()).contiguous()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from edgekit.errors import KernelError
 from edgekit.kernels.base import OPERATORS
-from edgekit.torch import definitions
+from edgekit.torch import definitions, library
 from edgekit.torch.operators import compose, integrate_velocity, jacobian_determinant, warp, warp_adjoint
 
 
@@ -208,6 +208,15 @@ def test_definitions_in_torch_agree_with_the_reference(name: str, size: tuple[in
         found = definitions.PLAIN[name](*tensors, *options.values())
         wanted = OPERATORS[name].reference(*(t.numpy() for t in tensors), **options)[0]
         torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-9)
+
+
+def test_without_compiled_kernels_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, flow = random(1, 2, 5, 6, 7), smooth(1, 3, 5, 6, 7)
+    compiled = results(warp, [image, flow], {})
+    monkeypatch.setattr(library, "_is_compiled", lambda name: False)
+    assert torch.equal(warp(image, flow), definitions.warp_plain(image, flow, 1, "edge"))
+    for found, wanted in zip(results(warp, [image, flow], {}), compiled, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_definitions_refuse_what_grid_sampler_lacks() -> None:
