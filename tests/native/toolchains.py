@@ -130,6 +130,4 @@ SANITIZED = Toolchain(
     link=(SANITIZERS,),
     environment=(("UBSAN_OPTIONS", "print_stacktrace=1"),),
 )
-THREADS = Toolchain(
-    "g++", "g++", flags=("-O1", "-g1", "-fsanitize=thread"), link=("-fsanitize=thread",)
-)
+THREADS = Toolchain("g++", "g++", flags=("-O1", "-g1", "-fsanitize=thread"), link=("-fsanitize=thread",))
