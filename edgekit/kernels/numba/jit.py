@@ -30,7 +30,7 @@ _VOXELS_PER_TASK = 1 << 16
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """A function that compiled functions call."""
-    return numba.njit(nogil=True, boundscheck=False, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True, boundscheck=False, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
