@@ -11,20 +11,30 @@ extension is loaded at the first call, and :func:`native_status` says whether it
 
 from __future__ import annotations
 
+from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
+from edgekit.kernels.compose import compose
+from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
+from edgekit.kernels.inverse import invert
 from edgekit.kernels.jacobian import folding_fraction, jacobian_determinant
+from edgekit.kernels.labels import warp_labels
 from edgekit.kernels.points import warp_points
 from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "compose",
     "folding_fraction",
     "grid_sample",
     "integrate_velocity",
+    "invert",
     "jacobian_determinant",
     "native_status",
     "warp",
+    "warp_adjoint",
+    "warp_gradient",
+    "warp_labels",
     "warp_points",
 ]

@@ -35,6 +35,12 @@ def results_of(operator: Operator, case: Case, **keywords) -> tuple[np.ndarray, 
     return results if isinstance(results, tuple) else (results,)
 
 
+def plainest(operator: Operator) -> Case:
+    """A case of float32 alone, if there is one."""
+    cases = cases_of(operator)
+    return next((c for c in cases if all(a.dtype == np.float32 for a in c.inputs)), cases[0])
+
+
 def scale_of(*arrays: np.ndarray) -> float:
     return max([1.0, *(float(np.abs(a[np.isfinite(a)]).max(initial=0)) for a in arrays)])
 
@@ -126,7 +132,7 @@ def test_tensors_come_back_as_tensors(name):
     import torch
 
     operator = OPERATORS[name]
-    case = next(c for c in cases_of(operator) if all(a.dtype == np.float32 for a in c.inputs))
+    case = plainest(operator)
     want = results_of(operator, case)
     got = operator.function(*map(torch.from_numpy, case.inputs), **case.options)
     for tensor, array in zip(got if isinstance(got, tuple) else (got,), want, strict=True):
@@ -143,25 +149,27 @@ def test_a_tensor_that_needs_gradients_is_refused(name):
     import torch
 
     operator = OPERATORS[name]
-    case = next(c for c in cases_of(operator) if all(a.dtype == np.float32 for a in c.inputs))
-    tensors = [torch.from_numpy(array).requires_grad_() for array in case.inputs]
+    case = plainest(operator)
+    tensors = [torch.from_numpy(array).requires_grad_(array.dtype.kind == "f") for array in case.inputs]
     with pytest.raises(KernelError, match="grad") as caught:
         operator.function(*tensors, **case.options)
     assert caught.value.hint is not None and "detach" in caught.value.hint
 
 
 def spoiled_inputs(array: np.ndarray):
+    wanted = f"want .*{array.dtype}"
     yield "list", array.tolist(), "DLPack"
-    yield "float64", array.astype(np.float64), "float32"
-    yield "complex", array.astype(np.complex64), "float32"
-    yield "big-endian", array.astype(">f4"), "float32"
+    yield "float64", array.astype(np.float64), wanted
+    yield "complex", array.astype(np.complex64), wanted
+    if array.itemsize > 1:
+        yield "big-endian", array.astype(array.dtype.newbyteorder(">")), wanted
     yield "too few axes", array[0, 0], "axes"
     yield "too many axes", array[None, None], "axes"
     yield "empty axis", array[..., :0], "at least one element"
     yield "no batch", array[:0], "at least one element"
     yield (
         "Fortran order",
-        np.asfortranarray(np.zeros([2 * s for s in array.shape], np.float32)),
+        np.asfortranarray(np.zeros([2 * s for s in array.shape], array.dtype)),
         "C-contiguous",
     )
     yield "strided", np.repeat(array, 2, axis=-1)[..., ::2], "C-contiguous"
@@ -169,7 +177,7 @@ def spoiled_inputs(array: np.ndarray):
     yield "2^31 elements", np.broadcast_to(array[..., :1], (*array.shape[:-1], 2**31)), "2\\^31"
     yield (
         "too long an axis",
-        np.zeros((*array.shape[:2], *(1 for _ in array.shape[3:]), 2**24 + 1), np.float32),
+        np.zeros((*array.shape[:2], *(1 for _ in array.shape[3:]), 2**24 + 1), array.dtype),
         "2\\^24",
     )
 
@@ -190,26 +198,29 @@ def test_bad_inputs_are_refused(name):
 def test_bad_outputs_are_refused(name):
     operator = OPERATORS[name]
     case = next(c for c in cases_of(operator) if min(c.inputs[0].shape[2:]) > 1)
-    shape = operator.function(*case.inputs, **case.options).shape
-    read_only = np.zeros(shape, np.float32)
+    result = results_of(operator, case)[0]
+    shape, dtype = result.shape, result.dtype
+    read_only = np.zeros(shape, dtype)
     read_only.flags.writeable = False
-    largest = max(array.size for array in case.inputs)
-    memory = np.zeros(2 * largest + int(np.prod(shape)), np.float32)
+    memory = np.zeros(2 * max(array.nbytes for array in case.inputs) + 2 * result.nbytes, np.uint8)
+
+    def output_at(offset: int) -> np.ndarray:
+        return memory[offset : offset + result.nbytes].view(dtype).reshape(shape)
+
     for position, array in enumerate(case.inputs):
-        shared = memory[: array.size].reshape(array.shape)
+        shared = memory[: array.nbytes].view(array.dtype).reshape(array.shape)
         shared[...] = array
         inputs = [*case.inputs[:position], shared, *case.inputs[position + 1 :]]
-        for offset in (0, 1, array.size - 1):
-            overlapping = memory[offset : offset + int(np.prod(shape))].reshape(shape)
+        last = (array.nbytes - 1) // dtype.itemsize * dtype.itemsize
+        for offset in (0, dtype.itemsize, last):
             with pytest.raises(KernelError, match="overlaps"):
-                operator.function(*inputs, **case.options, out=overlapping)
-        beside = memory[array.size : array.size + int(np.prod(shape))].reshape(shape)
-        operator.function(*inputs, **case.options, out=beside)
+                operator.function(*inputs, **case.options, out=output_at(offset))
+        operator.function(*inputs, **case.options, out=output_at(last + dtype.itemsize))
     for bad, message in (
-        (np.zeros(shape, np.float64), "float32"),
-        (np.zeros((*shape[:-1], shape[-1] + 1), np.float32), "shape"),
-        (np.zeros(shape, np.float32).tolist(), "DLPack"),
-        (np.zeros((*shape, 2), np.float32)[..., 0], "C-contiguous"),
+        (np.zeros(shape, np.float64), f"want {dtype}"),
+        (np.zeros((*shape[:-1], shape[-1] + 1), dtype), "shape"),
+        (np.zeros(shape, dtype).tolist(), "DLPack"),
+        (np.zeros((*shape, 2), dtype)[..., 0], "C-contiguous"),
         (read_only, "writeable"),
     ):
         with pytest.raises(KernelError, match=message):
