@@ -12,16 +12,17 @@ namespace EK_ISA {
 
 #if defined(EK_DEVICE)
 constexpr int kBlock = 1;  // a thread of a GPU works on one voxel
+constexpr int kLine = 1;
 #else
 constexpr int kBlock = 256;
+constexpr int kLine = kBlock + 16;  // lines a page apart would be in each other's way in the cache
 #endif
 constexpr int kTaps = 4;  // along an axis, at most
 
-// How the voxels of all lanes are fetched.
+// How the voxels of all lanes are fetched. Where neighbours sample neighbours, ordinary loads would do; but
+// asking whether they do costs more, in branches that cannot be foreseen, than such loads save.
 enum class Access : uint8_t {
-  kRun,     // neighbours sample neighbours: ordinary loads
-  kWindow,  // within two vectors from the first lane's voxel: loads and a permutation
-  kPairs,   // anything else inside the image: both corners of a line at once
+  kPairs,   // inside the image: both corners of a line at once
   kSingle,  // lines of one voxel: the second corner is the first
   kMapped,  // the boundary rule chose: one voxel after the other, from offset[][]
 };
@@ -29,10 +30,10 @@ enum class Access : uint8_t {
 // Indices and offsets count voxels of one channel. Of what stands here, order 0 uses index; order 1 uses
 // index and weight[][0], or offset[][0..1] for index where access is kMapped; order 3 uses offset and weight.
 struct Block {
-  Access access[kBlock];                         // per vector
-  alignas(64) int32_t index[kBlock];             // of the nearest or of the first corner
-  alignas(64) int32_t offset[3][kTaps][kBlock];  // along z, y, x; negative: outside and 0
-  alignas(64) float weight[3][kTaps][kBlock];    // order 1: of the second corner
+  Access access[kBlock];                        // per vector
+  alignas(64) int32_t index[kBlock];            // of the nearest or of the first corner
+  alignas(64) int32_t offset[3][kTaps][kLine];  // along z, y, x; negative: outside and 0
+  alignas(64) float weight[3][kTaps][kLine];    // order 1: of the second corner
 };
 
 // A row of output voxels and what surrounds it.

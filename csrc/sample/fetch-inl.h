@@ -61,17 +61,10 @@ EK_INLINE I corner_index(I z, I y, I x) {
   return select(greater_equal(z | y | x, I(0)), z + y + x, I(kOutside));
 }
 
-// Both ends of a line of a cell. `rest` is each lane's index less that of lane 0, where access is kWindow.
+// Both ends of a line of a cell.
 template <Access kAccess, class T>
-EK_INLINE void ends(const T* image, const int32_t* index, I rest, F& first, F& second) {
-  if constexpr (kAccess == Access::kRun) {
-    first = load(image + index[0]);
-    second = load(image + index[0] + 1);
-  } else if constexpr (kAccess == Access::kWindow) {
-    const F low = load(image + index[0]), high = load(image + index[0] + kLanes);
-    first = pick(low, high, rest);
-    second = pick(low, high, rest + I(1));
-  } else if constexpr (kAccess == Access::kPairs) {
+EK_INLINE void ends(const T* image, const int32_t* index, F& first, F& second) {
+  if constexpr (kAccess == Access::kPairs) {
     gather_pairs(image, index, first, second);
   } else {
     first = second = gather_inside(image, load(index));
@@ -79,9 +72,9 @@ EK_INLINE void ends(const T* image, const int32_t* index, I rest, F& first, F& s
 }
 
 template <Access kAccess, class T>
-EK_INLINE F line(const T* image, const int32_t* index, I rest, F weight) {
+EK_INLINE F line(const T* image, const int32_t* index, F weight) {
   F first, second;
-  ends<kAccess>(image, index, rest, first, second);
+  ends<kAccess>(image, index, first, second);
   return blend(first, second, weight);
 }
 
@@ -92,12 +85,11 @@ template <int kDims, Access kAccess, class T>
 EK_INLINE F cell(const SamplePlan& plan, const T* image, const Block& block, int at) {
   const int64_t dy = step_along(plan.axis[1]), dz = step_along(plan.axis[0]);
   const int32_t* index = block.index + at;
-  const I rest = kAccess == Access::kWindow ? load(index) - I(*index) : I(0);
   const F wx = load(block.weight[2][0] + at), wy = load(block.weight[1][0] + at);
-  const F near = blend(line<kAccess>(image, index, rest, wx), line<kAccess>(image + dy, index, rest, wx), wy);
+  const F near = blend(line<kAccess>(image, index, wx), line<kAccess>(image + dy, index, wx), wy);
   if constexpr (kDims == 2) return near;
   image += dz;
-  const F far = blend(line<kAccess>(image, index, rest, wx), line<kAccess>(image + dy, index, rest, wx), wy);
+  const F far = blend(line<kAccess>(image, index, wx), line<kAccess>(image + dy, index, wx), wy);
   return blend(near, far, load(block.weight[0][0] + at));
 }
 
@@ -124,10 +116,6 @@ EK_INLINE F mapped_cell(const T* image, const Block& block, int at) {
 template <int kDims, class T>
 EK_INLINE F linear_sample(const SamplePlan& plan, const T* image, const Block& block, int at) {
   switch (block.access[at / kLanes]) {
-    case Access::kRun:
-      return cell<kDims, Access::kRun>(plan, image, block, at);
-    case Access::kWindow:
-      return cell<kDims, Access::kWindow>(plan, image, block, at);
     case Access::kPairs:
       return cell<kDims, Access::kPairs>(plan, image, block, at);
     case Access::kSingle:
@@ -139,9 +127,7 @@ EK_INLINE F linear_sample(const SamplePlan& plan, const T* image, const Block& b
 
 template <class T>
 EK_INLINE F nearest_sample(const T* image, const Block& block, int at) {
-  const int32_t* index = block.index + at;
-  if (block.access[at / kLanes] == Access::kRun) return load(image + *index);
-  const I lanes = load(index);
+  const I lanes = load(block.index + at);
   return select(greater_equal(I(kUnknown), lanes), F(__builtin_nanf("")), gather_inside(image, lanes));
 }
 

@@ -46,9 +46,8 @@ EK_INLINE void linear_channels(const SamplePlan& plan, const T* image, const Blo
           return at < 0 ? Quad{} : load_quad(image + at * channels + c);
         }));
       },
-      [&](int64_t c) __attribute__((always_inline)) {
-        linear_channel<kDims>(image, channels, cell, c, out + c);
-      });
+      [&](int64_t c)
+          __attribute__((always_inline)) { linear_channel<kDims>(image, channels, cell, c, out + c); });
 }
 
 template <class T, int kDims, int kOrder>

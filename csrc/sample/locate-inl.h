@@ -54,38 +54,39 @@ struct Displacement {
   }
 };
 
-// Hardware does not foresee the lines of the image where the displacement varies: having those of lane 0 on
-// their way while the rest of the block is placed takes a sixth off the time of a smooth field with AVX2. A
-// device has other threads to do meanwhile.
+// The lines of an image that a vector of cells touches. Hardware does not foresee them where the displacement
+// varies, so they are asked for while the block is placed. A device has other threads to do meanwhile.
 template <int kDims>
-EK_INLINE void prefetch_lines(const SamplePlan& plan, const Row& row, int32_t index) {
+struct Lines {
 #if !defined(EK_DEVICE)
-  const Tensor& image = plan.args.image;
-  if (image.channels_last) return;
-  const int64_t size = size_of(image.type);
-  const char* corner = image.as<const char>() + (row.n * image.c * image.voxels() + index) * size;
-  const int64_t dz = plan.axis[0].stride * size, dy = plan.axis[1].stride * size;
-  __builtin_prefetch(corner);
-  __builtin_prefetch(corner + dy);
-  if constexpr (kDims == 3) {
-    __builtin_prefetch(corner + dz);
-    __builtin_prefetch(corner + dz + dy);
+  const char* image;
+  int64_t size, dy, dz;
+
+  EK_MEMBER Lines(const SamplePlan& plan, const Row& row)
+      : size(size_of(plan.args.image.type) * (plan.args.image.channels_last ? plan.args.image.c : 1)) {
+    const Tensor& tensor = plan.args.image;
+    image = tensor.as<const char>() + row.n * tensor.c * tensor.voxels() * size_of(tensor.type);
+    dy = plan.axis[1].stride * size;
+    dz = plan.axis[0].stride * size;
+  }
+
+  EK_MEMBER void prefetch(const int32_t* index) const {
+    constexpr int kStep = 8;  // lanes that share a line, as a rule
+    for (int lane = 0; lane < kLanes; lane += kStep) {
+      const char* corner = image + index[lane] * size;
+      __builtin_prefetch(corner);
+      __builtin_prefetch(corner + dy);
+      if constexpr (kDims == 3) {
+        __builtin_prefetch(corner + dz);
+        __builtin_prefetch(corner + dz + dy);
+      }
+    }
   }
 #else
-  (void)plan, (void)row, (void)index;
+  EK_MEMBER Lines(const SamplePlan&, const Row&) {}
+  EK_MEMBER void prefetch(const int32_t*) const {}
 #endif
-}
-
-// How a vector of corners inside the image is fetched. `reach` is how far the last corner of a cell lies
-// behind its first.
-EK_INLINE Access access_of(const SamplePlan& plan, I index, int32_t first, int32_t reach) {
-  if (plan.axis[2].count == 1) return Access::kSingle;
-  if (consecutive(index)) return Access::kRun;
-  const int64_t end = plan.args.image.voxels();
-  const I rest = index - I(first);
-  const bool close = all(greater_equal(rest, I(0))) && all(greater_equal(I(2 * kLanes - 2), rest));
-  return close && int64_t{first} + reach + 2 * kLanes <= end ? Access::kWindow : Access::kPairs;
-}
+};
 
 // Places a vector along one axis: stores the weight, returns the first corner.
 template <int kAxis, bool kEdge, class Source>
@@ -111,8 +112,8 @@ EK_INLINE void map_taps(const SamplePlan& plan, int axis, I first, int at, Block
 EK_INLINE I beyond(I first, const Axis& axis) { return first | (I(axis.count - 2) - first); }
 
 template <int kDims, bool kEdge, class Source>
-EK_INLINE void linear_vector(const SamplePlan& plan, const Row& row, const Source& source, int at, int count,
-                             Block& block) {
+EK_INLINE void linear_vector(const SamplePlan& plan, const Lines<kDims>& lines, const Source& source, int at,
+                             int count, Block& block) {
   I z(0);
   if constexpr (kDims == 3) z = place<0, kEdge>(plan, source, at, count, block);
   const I y = place<1, kEdge>(plan, source, at, count, block);
@@ -131,10 +132,8 @@ EK_INLINE void linear_vector(const SamplePlan& plan, const Row& row, const Sourc
   I index = x + y * I(plan.axis[1].stride);
   if constexpr (kDims == 3) index = index + z * I(plan.axis[0].stride);
   store(block.index + at, index);
-  const int32_t first = block.index[at];
-  const int32_t reach = plan.axis[1].stride + (kDims == 3 ? plan.axis[0].stride : 0);
-  block.access[at / kLanes] = access_of(plan, index, first, reach);
-  prefetch_lines<kDims>(plan, row, first);
+  block.access[at / kLanes] = plan.axis[2].count > 1 ? Access::kPairs : Access::kSingle;
+  lines.prefetch(block.index + at);
 }
 
 template <int kAxis, class Source>
@@ -160,9 +159,7 @@ EK_INLINE void nearest_vector(const SamplePlan& plan, const Source& source, int 
   index = select(greater_equal(outside, I(0)), index, I(kOutside));
   index = select(known, index, I(kUnknown));
   store(block.index + at, index);
-  Access access = consecutive(index) ? Access::kRun : Access::kPairs;
-  if (!all(greater_equal(index, I(0)))) access = Access::kMapped;
-  block.access[at / kLanes] = access;
+  block.access[at / kLanes] = all(greater_equal(index, I(0))) ? Access::kPairs : Access::kMapped;
 }
 
 template <int kAxis, class Source>
@@ -183,23 +180,25 @@ EK_INLINE void cubic_vector(const SamplePlan& plan, const Source& source, int at
 }
 
 template <int kDims, class Source>
-void locate(const SamplePlan& plan, const Row& row, int64_t x, int count, Block& block) {
+EK_HD void locate(const SamplePlan& shared, const Row& row, int64_t x, int count, Block& block) {
+  const SamplePlan plan = shared;  // a copy of its own, which no store to the block can change
   const Source source(plan, row, x);
+  const Lines<kDims> lines(plan, row);
   if (plan.args.order == 0) {
-    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
-      nearest_vector<kDims>(plan, source, at, lanes, block);
+    each_vector(count, [&](int at, int some) __attribute__((always_inline)) {
+      nearest_vector<kDims>(plan, source, at, some, block);
     });
   } else if (plan.args.order == 1 && plan.args.boundary == Boundary::kEdge) {
-    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
-      linear_vector<kDims, true>(plan, row, source, at, lanes, block);
+    each_vector(count, [&](int at, int some) __attribute__((always_inline)) {
+      linear_vector<kDims, true>(plan, lines, source, at, some, block);
     });
   } else if (plan.args.order == 1) {
-    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
-      linear_vector<kDims, false>(plan, row, source, at, lanes, block);
+    each_vector(count, [&](int at, int some) __attribute__((always_inline)) {
+      linear_vector<kDims, false>(plan, lines, source, at, some, block);
     });
   } else {
-    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
-      cubic_vector<kDims>(plan, source, at, lanes, block);
+    each_vector(count, [&](int at, int some) __attribute__((always_inline)) {
+      cubic_vector<kDims>(plan, source, at, some, block);
     });
   }
 }

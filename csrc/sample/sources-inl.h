@@ -12,6 +12,7 @@ namespace EK_ISA {
 // end of a row are somewhere near the image.
 
 EK_INLINE int block_count(const SamplePlan& plan, int64_t begin) {
+  if constexpr (kBlock == 1) return 1;
   const int64_t rest = plan.args.out.w - begin;
   return static_cast<int>(rest < kBlock ? rest : kBlock);
 }
