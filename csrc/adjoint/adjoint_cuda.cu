@@ -1,5 +1,4 @@
 #include "adjoint/adjoint_cuda.h"
-
 #include "common/launch_cuda.h"
 #include "common/simd_device-inl.h"
 // The vocabulary above decides what the body below is compiled for.

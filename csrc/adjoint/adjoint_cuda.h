@@ -11,8 +11,8 @@ namespace cuda {
 int64_t adjoint_workspace_bytes(const Adjoint& args);
 
 // As ek::warp_adjoint(), but summed more exactly, for memory of the current device; in the order of `stream`.
-// The result does not depend on the order in which threads run. `workspace` lies at a multiple of 8; `reaches`
-// is not needed.
+// The result does not depend on the order in which threads run. `workspace` lies at a multiple of 8;
+// `reaches` is not needed.
 void warp_adjoint(const Adjoint& args, void* workspace, Stream stream);
 
 }  // namespace cuda

@@ -1,9 +1,10 @@
 // The adjoint of a warp, as the threads of a device compute it. Included after common/simd_device-inl.h.
 //
-// Threads add to the voxels they reach in no order. For the result not to depend on it, sums are whole numbers:
-// a part counts in units of 2^-unit, chosen for each channel such that not even all of its values in one voxel
-// overflow 63 bits. Next to the channel's largest value a part so keeps 61 - log2(voxels) bits, more than float32
-// has for up to 2^37 voxels. What is not finite has no such number, and is noted in two bits of a mask.
+// Threads add to the voxels they reach in no order. For the result not to depend on it, sums are whole
+// numbers: a part counts in units of 2^-unit, chosen for each channel such that not even all of its values in
+// one voxel overflow 63 bits. Next to the channel's largest value a part so keeps 61 - log2(voxels) bits,
+// more than float32 has for up to 2^37 voxels. What is not finite has no such number, and is noted in two
+// bits of a mask.
 #pragma once
 
 #include "adjoint/adjoint_plan.h"
@@ -15,7 +16,7 @@ namespace EK_ISA {
 
 // What is pushed, where to, and the workspace in between; elements are those of `out`.
 struct Pushed {
-  Tensor values;          // without data all are 1
+  Tensor values;  // without data all are 1
   Tensor out;
   int64_t* sums;          // per element
   uint32_t* masks;        // two bits per element
@@ -112,7 +113,8 @@ struct AdjointPush {
     locate_voxel<kDims, kOrder>(plan, row, Displacement<float, kDims>(plan, row, x), block);
     const int64_t voxels = pushed.out.voxels();
     for (int64_t c = row.n * pushed.out.c; c < (row.n + 1) * pushed.out.c; ++c) {
-      const float value = pushed.values.data ? pushed.values.as<const float>()[c * voxels + row.first + x] : 1.0f;
+      const float value =
+          pushed.values.data ? pushed.values.as<const float>()[c * voxels + row.first + x] : 1.0f;
       push(block, c * voxels, value, pushed.unit(c));
     }
   }
@@ -141,14 +143,16 @@ struct AdjointPush {
   }
 
   EK_MEMBER void push_cubic(const Block& block, int64_t first, float value, int32_t unit) const {
-    const float known = (kDims == 3 ? block.weight[0][0][0] : 0.0f) + block.weight[1][0][0] + block.weight[2][0][0];
+    const float known =
+        (kDims == 3 ? block.weight[0][0][0] : 0.0f) + block.weight[1][0][0] + block.weight[2][0][0];
     if (known != known) return;  // a displacement is NaN
     EK_NO_UNROLL
     for (int line = 0; line < (kDims == 3 ? 16 : 4); ++line) {
       const int k = line >> 2, j = line & 3;
       const int32_t oz = kDims == 3 ? block.offset[0][k][0] : 0, oy = block.offset[1][j][0];
       if ((oz | oy) < 0) continue;
-      const float weight = block.weight[1][j][0], part = value * (kDims == 3 ? block.weight[0][k][0] * weight : weight);
+      const float weight = block.weight[1][j][0],
+                  part = value * (kDims == 3 ? block.weight[0][k][0] * weight : weight);
       for (int tap = 0; tap < 4; ++tap) {
         const int32_t ox = block.offset[2][tap][0];
         if (ox >= 0) add_part(pushed, first + (int64_t{oz} + oy + ox), part * block.weight[2][tap][0], unit);
@@ -187,13 +191,15 @@ struct AdjointSpace {
 
 // The passes for one result, in order; `space` is zeros and lies at a multiple of 8.
 template <class Run>
-void adjoint_passes(const AdjointPlan& plan, const Tensor& values, const Tensor& out, char* space, const Run& run) {
+void adjoint_passes(const AdjointPlan& plan, const Tensor& values, const Tensor& out, char* space,
+                    const Run& run) {
   const AdjointSpace parts(out);
   uint32_t* peaks = reinterpret_cast<uint32_t*>(space + parts.sums + parts.masks);
   int32_t room = 61;
   for (int64_t voxels = out.voxels(); voxels > 1; voxels = (voxels + 1) / 2) --room;
-  const Pushed pushed{values, out, reinterpret_cast<int64_t*>(space),
-                      reinterpret_cast<uint32_t*>(space + parts.sums), peaks, room};
+  const Pushed pushed{
+      values, out, reinterpret_cast<int64_t*>(space), reinterpret_cast<uint32_t*>(space + parts.sums),
+      peaks,  room};
   if (values.data) run(AdjointPeak{values, peaks});
   if (plan.args.dims == 3) {
     adjoint_order<3>(plan.sample, pushed, run);

@@ -1,7 +1,6 @@
-#include "gradient/gradient_cuda.h"
-
 #include "common/launch_cuda.h"
 #include "common/simd_device-inl.h"
+#include "gradient/gradient_cuda.h"
 // The vocabulary above decides what the body below is compiled for.
 #include "gradient/gradient.h"
 #include "gradient/gradient_voxel-inl.h"

@@ -1,7 +1,6 @@
-#include "inverse/inverse_cuda.h"
-
 #include "common/launch_cuda.h"
 #include "common/simd_device-inl.h"
+#include "inverse/inverse_cuda.h"
 // The vocabulary above decides what the body below is compiled for.
 #include "inverse/inverse.h"
 #include "inverse/inverse_voxel-inl.h"

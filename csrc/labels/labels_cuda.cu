@@ -1,7 +1,6 @@
-#include "labels/labels_cuda.h"
-
 #include "common/launch_cuda.h"
 #include "common/simd_device-inl.h"
+#include "labels/labels_cuda.h"
 // The vocabulary above decides what the body below is compiled for.
 #include "labels/labels.h"
 #include "labels/labels_voxel-inl.h"

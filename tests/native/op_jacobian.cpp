@@ -1,3 +1,4 @@
+#include "device.h"
 #include "jacobian/jacobian.h"
 #include "tensors.h"
 
@@ -48,12 +49,15 @@ void exercise(Source& source, Check& check) {
   const bool bad = !only_count && source.one_in(12);
   if (bad) spoil(source, args);
   const int64_t skip = source.between(0, 3);
-  check.all([&](Run& run) {
-    ek::JacobianDeterminant call = args;
-    if (!only_count) call.out.data = run.output<float>(voxels, skip);
-    if (count) call.folding = run.output<int64_t>(batch);
-    ek::jacobian_determinant(call, run.isa, run.parallel);
-  });
+  check.all(
+      [&](Run& run) {
+        ek::JacobianDeterminant call = args;
+        if (!only_count) call.out.data = run.output<float>(voxels, skip);
+        if (count) call.folding = run.output<int64_t>(batch);
+        if (run.as_device) return as_device(call);
+        ek::jacobian_determinant(call, run.isa, run.parallel);
+      },
+      true);
   if (bad) check.refuses();
 }
 

@@ -1,3 +1,4 @@
+#include "device.h"
 #include "sample/sample.h"
 #include "tensors.h"
 
@@ -77,12 +78,15 @@ void exercise(Source& source, Check& check) {
   const bool bad = source.one_in(12);
   if (bad) spoil(source, args);
   const int64_t skip = source.between(0, 3);
-  check.all([&](Run& run) {
-    ek::Sample call = args;
-    void* out = output_like(run, call.out.type, n * c * voxels, skip);
-    if (!call.out.data) call.out.data = out;
-    ek::sample(call, run.isa, run.parallel);
-  });
+  check.all(
+      [&](Run& run) {
+        ek::Sample call = args;
+        void* out = output_like(run, call.out.type, n * c * voxels, skip);
+        if (!call.out.data) call.out.data = out;
+        if (run.as_device) return as_device(call);
+        ek::sample(call, run.isa, run.parallel);
+      },
+      true);
   if (bad) check.refuses();
 }
 
