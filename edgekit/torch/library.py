@@ -35,7 +35,7 @@ def _compute(name: str, *tensors: Tensor, **options: Any) -> Tensor:
     dtype = tensors[0].dtype
     if dtype in _NARROW:
         return _compute(name, *(tensor.float() for tensor in tensors), **options).to(dtype)
-    if tensors[0].device.type == "cpu" and name in OPERATORS:
+    if tensors[0].device.type == "cpu":
         operator = OPERATORS[name]
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         if dtype == torch.float64:
