@@ -45,3 +45,15 @@ def warp_points(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def filter_axis(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    axis: int,
+    base: npt.NDArray[np.int32],
+    scale: npt.NDArray[np.float32],
+    index: npt.NDArray[np.int32],
+    weight: npt.NDArray[np.float32],
+    *,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

@@ -6,16 +6,6 @@ namespace ek {
 namespace bind {
 namespace {
 
-Type type_of(const std::string& label, const py::array& array) {
-  const py::dtype type = array.dtype();
-  const bool native = type.byteorder() != '>';
-  if (native && type.kind() == 'f' && type.itemsize() == 4) return Type::kFloat32;
-  if (native && type.kind() == 'f' && type.itemsize() == 2) return Type::kFloat16;
-  if (native && type.kind() == 'u' && type.itemsize() == 1) return Type::kUint8;
-  if (native && type.kind() == 'i' && type.itemsize() == 2) return Type::kInt16;
-  throw Error(label + " must be float32, float16, uint8 or int16");
-}
-
 // Whether the array lies as [N, ..., C].
 bool is_channels_last(const py::array& array) {
   int64_t stride = array.itemsize();
@@ -30,6 +20,16 @@ bool is_channels_last(const py::array& array) {
 }
 
 }  // namespace
+
+Type type_of(const std::string& label, const py::array& array) {
+  const py::dtype type = array.dtype();
+  const bool native = type.byteorder() != '>';
+  if (native && type.kind() == 'f' && type.itemsize() == 4) return Type::kFloat32;
+  if (native && type.kind() == 'f' && type.itemsize() == 2) return Type::kFloat16;
+  if (native && type.kind() == 'u' && type.itemsize() == 1) return Type::kUint8;
+  if (native && type.kind() == 'i' && type.itemsize() == 2) return Type::kInt16;
+  throw Error(label + " must be float32, float16, uint8 or int16");
+}
 
 Tensor tensor(const char* name, const py::array& array, Use use) {
   return tensor(name, array, use, type_of(name, array));

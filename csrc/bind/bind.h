@@ -25,6 +25,9 @@ Tensor tensor(const char* name, const py::array& array, Use use);
 // The same of a type that the caller has found.
 Tensor tensor(const char* name, const py::array& array, Use use, Type type);
 
+// The type of an array's elements; `label` is what the array is called.
+Type type_of(const std::string& label, const py::array& array);
+
 Boundary boundary_of(const std::string& name);
 
 // The instruction set called so; for an empty name that of this process: EDGEKIT_ISA if set, else the best
@@ -35,6 +38,7 @@ Parallel threads_of(int threads);
 
 // Each adds its functions to the module.
 void add_coordinates(py::module_& m);
+void add_filter(py::module_& m);
 void add_jacobian(py::module_& m);
 void add_registration(py::module_& m);
 void add_sample(py::module_& m);

@@ -24,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
       "isa", [] { return ek::isa_name(ek::bind::isa_of("")); },
       "The instruction set in use (EDGEKIT_ISA forces one).");
   ek::bind::add_coordinates(m);
+  ek::bind::add_filter(m);
   ek::bind::add_jacobian(m);
   ek::bind::add_registration(m);
   ek::bind::add_sample(m);

@@ -126,10 +126,12 @@ struct Affine {
     for (int axis = 3 - kDims; axis < 3; ++axis) {
       const double* m = plan.args.matrix[axis];
       const double line = m[0] * static_cast<double>(row.z) + m[1] * static_cast<double>(row.y);
+      const bool nearest = plan.args.order == 0;  // ties are decided in float64
       if (clamped) {
         const double last = static_cast<double>(plan.axis[axis].count - 1);
         for (int i = 0; i < count; ++i) {
-          const double v = (line + m[2] * static_cast<double>(begin + i)) + m[3];
+          double v = (line + m[2] * static_cast<double>(begin + i)) + m[3];
+          v = nearest ? __builtin_floor(v + 0.5) : v;
           double p = __builtin_floor(v);
           p = p < 0.0 ? 0.0 : (p > last ? last : p);
           voxel[axis][i] = static_cast<int32_t>(p);
@@ -139,6 +141,7 @@ struct Affine {
         const double period = static_cast<double>(plan.axis[axis].period);
         for (int i = 0; i < count; ++i) {
           double v = (line + m[2] * static_cast<double>(begin + i)) + m[3];
+          v = nearest ? __builtin_floor(v + 0.5) : v;
           v = v - period * __builtin_floor(v / period);
           const double p = __builtin_floor(v);
           voxel[axis][i] = static_cast<int32_t>(p);

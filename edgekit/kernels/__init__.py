@@ -21,6 +21,7 @@ from edgekit.kernels.inverse import invert
 from edgekit.kernels.jacobian import folding_fraction, jacobian_determinant
 from edgekit.kernels.labels import warp_labels
 from edgekit.kernels.points import warp_points
+from edgekit.kernels.resample import resample
 from edgekit.kernels.warp import warp
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "invert",
     "jacobian_determinant",
     "native_status",
+    "resample",
     "warp",
     "warp_adjoint",
     "warp_gradient",

@@ -36,6 +36,7 @@ OPERATORS: Registry[Operator] = Registry(
     "operator",
     {
         "grid_sample": "edgekit.kernels.grid_sample:OPERATOR",
+        "resample": "edgekit.kernels.resample:OPERATOR",
         "warp_points": "edgekit.kernels.points:OPERATOR",
         "warp": "edgekit.kernels.warp:OPERATOR",
         "warp_adjoint": "edgekit.kernels.adjoint:OPERATOR",

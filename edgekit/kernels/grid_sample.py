@@ -174,7 +174,8 @@ def coordinates(
         at = np.clip(at, real(0), real(size - 1))
     if order == 0:
         at = np.rint(at)
-    return np.clip(at, real(-3), real(size + 2)).astype(np.float64)  # nothing changes beyond
+    near: Doubles = np.clip(at, real(-3), real(size + 2)).astype(np.float64)  # nothing changes beyond
+    return near
 
 
 def _boundary(order: int, padding_mode: str, align_corners: bool) -> str:
