@@ -28,18 +28,31 @@ R = TypeVar("R")
 _VOXELS_PER_TASK = 1 << 16
 
 
+_OPTIONS = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+
+
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """A function that compiled functions call."""
-    return numba.njit(nogil=True, boundscheck=False, error_model="numpy", forceinline=True)(function)  # type: ignore[no-any-return]
+    """A short function that becomes part of the machine code of those that call it."""
+    return numba.njit(forceinline=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def part(function: Callable[P, R]) -> Callable[P, R]:
+    """A passage of one compiled function, put there before anything is compiled: that saves time."""
+    return numba.njit(inline="always", **_OPTIONS)(function)  # type: ignore[no-any-return]
+
+
+def called(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that compiled functions call: as part of them it would take long to compile."""
+    return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls. Its machine code is kept on disk, if there is a place for it."""
     try:
         with _cache_folder():
-            return numba.njit(nogil=True, boundscheck=False, error_model="numpy", cache=True)(function)  # type: ignore[no-any-return]
+            return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
     except RuntimeError:  # nowhere to write: compile in every process
-        return inlined(function)
+        return called(function)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import overload
 
 from edgekit.kernels.interpolation import BOUNDARIES, FAR_VOX
-from edgekit.kernels.numba.jit import inlined
+from edgekit.kernels.numba.jit import inlined, part
 
 ZERO, HALF, ONE, TWO = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
 EDGE, MIRROR, REFLECT, WRAP = (BOUNDARIES.index(b) for b in ("edge", "mirror", "reflect", "wrap"))
@@ -33,7 +33,7 @@ def span_of(size: int, order: int, boundary: str) -> Span:
     return (-beyond, size - 1.0 + beyond, size - 1.0 + beyond, 1.0)
 
 
-@inlined
+@part
 def place(shift: Any, whole: Any, count: int, span: Any, first: Any, weight: Any) -> None:
     """Split coordinates ``whole + shift``: the first voxel that takes part, and the distance from it.
 

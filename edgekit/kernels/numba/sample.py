@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.kernels.checks import is_channels_last
 from edgekit.kernels.interpolation import BOUNDARIES
-from edgekit.kernels.numba.jit import compiled, each_row, inlined, memory_of
+from edgekit.kernels.numba.jit import called, compiled, each_row, inlined, memory_of, part
 from edgekit.kernels.numba.mathematics import (
     HALF,
     OUTSIDE,
@@ -73,6 +73,24 @@ class Plan(NamedTuple):
     image: Layout
     out: Layout
     add: bool
+
+
+class Block(NamedTuple):
+    """Where up to :data:`BLOCK` voxels of a row are sampled: lines per axis z, y, x, except the last.
+
+    Attributes:
+        shift: float32; the coordinate is whole + shift.
+        whole: int32.
+        first: int32, the first voxel that takes part.
+        weight: float32, the coordinate's distance from it; NaN if it is NaN.
+        values: float32, workspace: what is fetched.
+    """
+
+    shift: Any
+    whole: Any
+    first: Any
+    weight: Any
+    values: Any
 
 
 def layout_of(array: Array) -> Layout:
@@ -139,86 +157,124 @@ def integrate(velocity: Array, *, outputs: Sequence[Array], threads: int, steps:
 def _warp_rows(begin: int, end: int, image: Any, flow: Any, half_flow: Any, out: Any, plan: Plan) -> None:
     """Warp rows of the result; of the two flows one is empty."""
     depth, height, width = plan.out.size
-    voxels = depth * height * width
-    shift = np.zeros((3, BLOCK), np.float32)
-    whole = np.zeros((3, BLOCK), np.int32)
-    first = np.zeros((3, BLOCK), np.int32)
-    weight = np.zeros((3, BLOCK), np.float32)
+    block = new_block()
     for row in range(begin, end):
         n, z, y = row // (depth * height), row // height % depth, row % height
         for x in range(0, width, BLOCK):
             count = min(BLOCK, width - x)
-            voxel = (z * height + y) * width + x
-            for axis in range(3 - plan.dims, 3):
-                at = (n * plan.dims + axis - (3 - plan.dims)) * voxels + voxel
-                start = z if axis == 0 else y if axis == 1 else x
-                step = 1 if axis == 2 else 0
-                if len(half_flow) == 0:
-                    shift[axis, :count] = flow[at : at + count]
-                else:
-                    for k in range(count):
-                        shift[axis, k] = from_half(half_flow[at + k])
-                for k in range(count):
-                    whole[axis, k] = start + k * step
-                place(shift[axis], whole[axis], count, plan.spans[axis], first[axis], weight[axis])
-            base = n * plan.out.batch + voxel * plan.out.step[2]
-            fetch(image, n * plan.image.batch, first, weight, shift, count, plan, out, base)
+            displace(flow, half_flow, n, z, y, x, count, plan, block)
+            target = n * plan.out.batch + ((z * height + y) * width + x) * plan.out.step[2]
+            fetch(image, n * plan.image.batch, count, plan, block, out, target)
 
 
-@inlined
-def fetch(
-    image: Any,
-    base: int,
-    first: Any,
-    weight: Any,
-    shift: Any,
-    count: int,
-    plan: Plan,
-    out: Any,
-    target: int,
+@part
+def new_block() -> Block:
+    """Memory for a block; a plane leaves what belongs to z at 0."""
+    return Block(
+        np.zeros((3, BLOCK), np.float32),
+        np.zeros((3, BLOCK), np.int32),
+        np.zeros((3, BLOCK), np.int32),
+        np.zeros((3, BLOCK), np.float32),
+        np.zeros(BLOCK, np.float32),
+    )
+
+
+@part
+def displace(
+    flow: Any, half_flow: Any, n: int, z: int, y: int, x: int, count: int, plan: Plan, block: Block
 ) -> None:
-    """Sample a block that begins at ``target`` in ``out``."""
-    if plan.order == 0:
-        _fetch_nearest(image, base, first, weight, count, plan, out, target)
-    elif plan.order == 1:
-        _fetch_linear(image, base, first, weight, shift, count, plan, out, target)
-    else:
-        _fetch_cubic(image, base, first, weight, count, plan, out, target)
+    """Locate the block that begins at voxel (z, y, x) of sample ``n``. Of the two flows one is empty."""
+    depth, height, width = plan.out.size
+    for axis in range(3 - plan.dims, 3):
+        component = n * plan.dims + axis - (3 - plan.dims)
+        at = ((component * depth + z) * height + y) * width + x
+        if len(half_flow) == 0:
+            block.shift[axis, :count] = flow[at : at + count]
+        else:
+            for k in range(count):
+                block.shift[axis, k] = from_half(half_flow[at + k])
+        start = z if axis == 0 else y if axis == 1 else x
+        for k in range(count):
+            block.whole[axis, k] = start + k if axis == 2 else start
+    locate(count, plan, block)
 
 
-@inlined
-def _fetch_linear(
-    image: Any,
-    base: int,
-    first: Any,
-    weight: Any,
-    shift: Any,
-    count: int,
-    plan: Plan,
-    out: Any,
-    target: int,
-) -> None:
+@part
+def locate(count: int, plan: Plan, block: Block) -> None:
+    """Place all coordinates of a block."""
+    for axis in range(3 - plan.dims, 3):
+        place(
+            block.shift[axis],
+            block.whole[axis],
+            count,
+            plan.spans[axis],
+            block.first[axis],
+            block.weight[axis],
+        )
+
+
+@part
+def fetch(image: Any, base: int, count: int, plan: Plan, block: Block, out: Any, target: int) -> None:
+    """Sample the image that begins at ``base`` where a block says, to ``target`` in ``out``."""
+    values = block.values
+    for c in range(plan.image.channels):
+        start = base + c * plan.image.channel
+        if plan.order == 0:
+            _fetch_nearest(image, start, count, plan, block)
+        elif plan.order == 3:
+            _fetch_cubic(image, start, count, plan, block)
+        elif _all_inside(block.first, count, plan):
+            _fetch_inside(image, start, count, plan, block)
+        else:
+            _fetch_linear(image, start, count, plan, block)
+        if plan.add:
+            for k in range(count):
+                values[k] += block.shift[3 - plan.dims + c, k]
+        for k in range(count):
+            put(out, target + c * plan.out.channel + k * plan.out.step[2], values[k])
+
+
+@part
+def _all_inside(first: Any, count: int, plan: Plan) -> bool:
+    """Whether every cell of a block is inside the image."""
+    inside = True
+    for axis in range(3 - plan.dims, 3):
+        last = np.int32(plan.image.size[axis] - 2)
+        for k in range(count):
+            inside &= (first[axis, k] >= 0) & (first[axis, k] <= last)
+    return inside
+
+
+@part
+def _fetch_inside(image: Any, base: int, count: int, plan: Plan, block: Block) -> None:
+    first, weight, values = block.first, block.weight, block.values
+    dz, dy, dx = plan.image.step
+    if plan.dims == 2:
+        for k in range(count):
+            at = base + first[1, k] * dy + first[2, k] * dx
+            values[k] = _plane(image, at, dy, dx, weight[1, k], weight[2, k])
+        return
+    for k in range(count):
+        at = base + first[0, k] * dz + first[1, k] * dy + first[2, k] * dx
+        near = _plane(image, at, dy, dx, weight[1, k], weight[2, k])
+        far = _plane(image, at + dz, dy, dx, weight[1, k], weight[2, k])
+        values[k] = blend(near, far, weight[0, k])
+
+
+@part
+def _fetch_linear(image: Any, base: int, count: int, plan: Plan, block: Block) -> None:
+    """Where a voxel may be outside."""
+    first, weight, values = block.first, block.weight, block.values
     depth, height, width = plan.image.size
     dz, dy, dx = plan.image.step
-    solid = plan.dims == 3
     for k in range(count):
         z, y, x = np.int64(first[0, k]), np.int64(first[1, k]), np.int64(first[2, k])
         wz, wy, wx = weight[0, k], weight[1, k], weight[2, k]
-        inside = 0 <= x < width - 1 and 0 <= y < height - 1 and (not solid or 0 <= z < depth - 1)
-        at = base + z * dz + y * dy + x * dx
-        to = target + k * plan.out.step[2]
-        for c in range(plan.image.channels):
-            if inside:
-                value = _plane(image, at, dy, dx, wy, wx)
-                if solid:
-                    value = blend(value, _plane(image, at + dz, dy, dx, wy, wx), wz)
-            else:
-                value = _mapped(image, base + c * plan.image.channel, z, y, x, wz, wy, wx, plan)
-            if plan.add:
-                value = value + shift[3 - plan.dims + c, k]
-            put(out, to, value)
-            at += plan.image.channel
-            to += plan.out.channel
+        if plan.dims == 3 and 0 <= x < width - 1 and 0 <= y < height - 1 and 0 <= z < depth - 1:
+            at = base + z * dz + y * dy + x * dx
+            values[k] = blend(_plane(image, at, dy, dx, wy, wx), _plane(image, at + dz, dy, dx, wy, wx), wz)
+        else:
+            values[k] = _mapped(image, base, z, y, x, wz, wy, wx, plan)
 
 
 @inlined
@@ -229,7 +285,7 @@ def _plane(image: Any, at: int, dy: int, dx: int, wy: Any, wx: Any) -> Any:
     return blend(near, far, wy)
 
 
-@inlined
+@called
 def _offset(index: int, size: int, step: int, boundary: int) -> int:
     voxel = extended(index, size, boundary)
     return voxel * step if voxel >= 0 else OUTSIDE
@@ -254,7 +310,7 @@ def _mapped_plane(image: Any, base: int, z: int, y: int, x: int, wy: Any, wx: An
     return blend(near, far, wy)
 
 
-@inlined
+@called
 def _mapped(image: Any, base: int, z: int, y: int, x: int, wz: Any, wy: Any, wx: Any, plan: Plan) -> Any:
     """Linear interpolation where a voxel may be outside."""
     if plan.dims == 2:
@@ -265,36 +321,40 @@ def _mapped(image: Any, base: int, z: int, y: int, x: int, wz: Any, wy: Any, wx:
     return blend(near, _mapped_plane(image, base, z1, y, x, wy, wx, plan), wz)
 
 
-@inlined
-def nearest(first: Any, weight: Any, k: int, plan: Plan) -> int:
+@part
+def nearest(k: int, plan: Plan, block: Block) -> int:
     """The offset of the nearest voxel, :data:`OUTSIDE`, or :data:`UNKNOWN`."""
     depth, height, width = plan.image.size
     dz, dy, dx = plan.image.step
-    wz, wy, wx = weight[0, k], weight[1, k], weight[2, k]
+    wz, wy, wx = block.weight[0, k], block.weight[1, k], block.weight[2, k]
     if not wz + wy + wx >= ZERO:
         return UNKNOWN
-    z = extended(first[0, k] + (1 if wz >= HALF else 0), depth, plan.boundary)
-    y = extended(first[1, k] + (1 if wy >= HALF else 0), height, plan.boundary)
-    x = extended(first[2, k] + (1 if wx >= HALF else 0), width, plan.boundary)
-    return OUTSIDE if z < 0 or y < 0 or x < 0 else z * dz + y * dy + x * dx
+    z = np.int64(block.first[0, k]) + (wz >= HALF)
+    y = np.int64(block.first[1, k]) + (wy >= HALF)
+    x = np.int64(block.first[2, k]) + (wx >= HALF)
+    if not (0 <= z < depth and 0 <= y < height and 0 <= x < width):
+        z, y, x = (
+            extended(z, depth, plan.boundary),
+            extended(y, height, plan.boundary),
+            extended(x, width, plan.boundary),
+        )
+        if z < 0 or y < 0 or x < 0:
+            return OUTSIDE
+    return z * dz + y * dy + x * dx
 
 
-@inlined
-def _fetch_nearest(
-    image: Any, base: int, first: Any, weight: Any, count: int, plan: Plan, out: Any, target: int
-) -> None:
+@part
+def _fetch_nearest(image: Any, base: int, count: int, plan: Plan, block: Block) -> None:
+    values = block.values
     for k in range(count):
-        at = nearest(first, weight, k, plan)
-        to = target + k * plan.out.step[2]
-        for c in range(plan.image.channels):
-            if at >= 0:
-                value = widen(image[np.uint64(base + at + c * plan.image.channel)])
-            else:
-                value = ZERO if at == OUTSIDE else np.float32(np.nan)
-            put(out, to + c * plan.out.channel, value)
+        at = nearest(k, plan, block)
+        if at >= 0:
+            values[k] = widen(image[np.uint64(base + at)])
+        else:
+            values[k] = ZERO if at == OUTSIDE else np.float32(np.nan)
 
 
-@inlined
+@called
 def _cubic_taps(index: int, size: int, step: int, boundary: int) -> tuple[int, int, int, int]:
     """Offsets of the four voxels around the one between ``index`` and the next."""
     return (
@@ -311,26 +371,49 @@ def _cubic_line(image: Any, base: int, z: int, y: int, x: Any, weights: Any) -> 
     return total + _at(image, base, z, y, x[2]) * weights[2] + _at(image, base, z, y, x[3]) * weights[3]
 
 
-@inlined
-def _fetch_cubic(
-    image: Any, base: int, first: Any, weight: Any, count: int, plan: Plan, out: Any, target: int
-) -> None:
+@part
+def _fetch_cubic(image: Any, base: int, count: int, plan: Plan, block: Block) -> None:
+    first, weight, values = block.first, block.weight, block.values
     depth, height, width = plan.image.size
     dz, dy, dx = plan.image.step
     a = np.float32(plan.cubic)
     for k in range(count):
-        ys = _cubic_taps(first[1, k], height, dy, plan.boundary)
-        xs = _cubic_taps(first[2, k], width, dx, plan.boundary)
+        z, y, x = np.int64(first[0, k]), np.int64(first[1, k]), np.int64(first[2, k])
+        wz = cubic_weights(weight[0, k], a)
         wy, wx = cubic_weights(weight[1, k], a), cubic_weights(weight[2, k], a)
-        zs, wz = (0, 0, 0, 0), wy
-        if plan.dims == 3:
-            zs = _cubic_taps(first[0, k], depth, dz, plan.boundary)
-            wz = cubic_weights(weight[0, k], a)
-        for c in range(plan.image.channels):
-            start, total = base + c * plan.image.channel, ZERO
-            for i in range(4 if plan.dims == 3 else 1):
-                plane = ZERO
-                for j in range(4):
-                    plane += _cubic_line(image, start, zs[i], ys[j], xs, wx) * wy[j]
-                total = total + plane * wz[i] if plan.dims == 3 else plane
-            put(out, target + k * plan.out.step[2] + c * plan.out.channel, total)
+        total = ZERO
+        if plan.dims == 3 and 1 <= x < width - 2 and 1 <= y < height - 2 and 1 <= z < depth - 2:
+            at = base + (z - 1) * dz + (y - 1) * dy + (x - 1) * dx
+            for i in range(4):
+                total += _cubic_square(image, at + i * dz, dy, dx, wy, wx) * wz[i]
+            values[k] = total
+            continue
+        ys = _cubic_taps(y, height, dy, plan.boundary)
+        xs = _cubic_taps(x, width, dx, plan.boundary)
+        if plan.dims == 2:
+            values[k] = _cubic_plane(image, base, 0, ys, xs, wy, wx)
+            continue
+        zs = _cubic_taps(z, depth, dz, plan.boundary)
+        for i in range(4):
+            total += _cubic_plane(image, base, zs[i], ys, xs, wy, wx) * wz[i]
+        values[k] = total
+
+
+@inlined
+def _cubic_square(image: Any, at: int, dy: int, dx: int, wy: Any, wx: Any) -> Any:
+    """The weighted sum of 4 x 4 voxels of a plane that are inside the image."""
+    total = ZERO
+    for j in range(4):
+        line = ZERO
+        for i in range(4):
+            line += widen(image[np.uint64(at + j * dy + i * dx)]) * wx[i]
+        total += line * wy[j]
+    return total
+
+
+@called
+def _cubic_plane(image: Any, base: int, z: int, ys: Any, xs: Any, wy: Any, wx: Any) -> Any:
+    total = ZERO
+    for j in range(4):
+        total += _cubic_line(image, base, z, ys[j], xs, wx) * wy[j]
+    return total
