@@ -193,6 +193,17 @@ def judged(results: list[Result]) -> Iterator[str]:
             yield f"{f'{goal.kernel} {goal.case}':44}{goal.against:26}{goal.limit:8.2f}{got:8.2f}  {met}"
 
 
+def memories(cases: Iterable[Case], peers: list[Peer]) -> list[Result]:
+    """Of the plain case of every grid."""
+    print("\nmemory that a call takes, results included, as multiples of the results", flush=True)
+    found = []
+    for case in cases:
+        if not case.note:
+            found.append(kernel_memory.measured(case, peers))
+            print(kernel_memory.shown(found[-1]), flush=True)
+    return found
+
+
 def parsed() -> Settings:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -223,6 +234,8 @@ def main() -> int:
     print(
         f"{record.cpu}, {record.cores} cores, load {record.load:.1f}, native: {status.isa or status.missing}"
     )
+    if not status.isas:
+        sys.exit("error: nothing to measure without the compiled extension\nhint: pip install --editable .")
     left_out = {peer.name: missing for peer in peers if (missing := peer.missing())}
     left_out |= {case.kernel: "not there yet" for case in CASES if case.kernel not in OPERATORS}
     for name, missing in left_out.items():
@@ -238,31 +251,32 @@ def main() -> int:
         for case in CASES
         if case.kernel in settings.kernel and settings.case in case.label and case.kernel in OPERATORS
     ]
-    results: list[Result] = []
+    report: Result = {
+        "machine": dataclasses.asdict(record),
+        "native": dataclasses.asdict(status),
+        "left_out": left_out,
+        "copy_bytes_per_s": bandwidths,
+        "shrink": settings.shrink,
+        "results": [],
+        "memory": [],
+    }
+    results = report["results"]
     for case in chosen:
         results += measure(case, present, bandwidths, settings)
         for result in results[-len(bandwidths) :]:
             print("", *shown(result), sep="\n", flush=True)
-    memory: list[Result] = []
+        write(report, settings.json)
     if settings.memory:
-        print("\nmemory that a call takes, results included, as multiples of the results", flush=True)
-        for case in chosen:
-            if not case.note:
-                memory.append(kernel_memory.measured(case, present))
-                print(kernel_memory.shown(memory[-1]), flush=True)
+        report["memory"] = memories(chosen, present)
+        write(report, settings.json)
     print("", *judged(results), sep="\n")
-    if settings.json:
-        report = {
-            "machine": dataclasses.asdict(record),
-            "native": dataclasses.asdict(status),
-            "left_out": left_out,
-            "copy_bytes_per_s": bandwidths,
-            "shrink": settings.shrink,
-            "results": results,
-            "memory": memory,
-        }
-        atomic.write(settings.json, json.dumps(report, indent=1).encode(), force=True)
     return 0 if all(each["agrees"] for result in results for each in result["agreement"].values()) else 1
+
+
+def write(report: Result, path: Path | None) -> None:
+    """As far as it is known: a long run that is ended leaves what it has measured."""
+    if path:
+        atomic.write(path, json.dumps(report, indent=1).encode(), force=True)
 
 
 if __name__ == "__main__":

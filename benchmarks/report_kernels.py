@@ -24,11 +24,11 @@ BEGIN, END = "<!-- figures of the kernels: benchmarks/report_kernels.py -->", "<
 Report = dict[str, Any]
 
 NOTES = """\
-Peers: how many times edgekit's CPU time they take, with one thread each, the least of many turns. *torch
-layer* is the spatial transformer as VoxelMorph has it, *torch operator* the one inside it, its grid ready in
-memory. *Of bound*: the time to move inputs and results once at the speed of the copy, over edgekit's. *2
-threads*: against one, by wall time. \\* defined differently, mostly outside the grid or in the kind of cubic
-interpolation; `bench_kernels.py` says how."""
+*edgekit*: CPU time with one thread, the least of many turns. Peers: how many times that they take, likewise.
+*torch layer* is the spatial transformer as VoxelMorph has it, *torch operator* the one inside it, its grid
+ready in memory. *Of bound*: the time to move inputs and results once at the speed of the copy, over that of
+edgekit. *2 threads*: against one, by wall time. \\* defined differently, mostly outside the grid or in the
+kind of cubic interpolation; `bench_kernels.py` says how."""
 
 COLUMNS = ("torch layer", "torch operator", "numba fused loop")
 SHORT = {
@@ -92,7 +92,8 @@ def markdown(report: Report) -> str:
     machine, isa = report["machine"], report["native"]["isa"]
     copy = report["copy_bytes_per_s"]["1"] / 1e9
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores, {isa}; a large copy moves {copy:.0f} GB/s.",
+        f"{machine['cpu']}, {machine['cores']} cores, {isa}; a large copy moves {copy:.0f} GB/s; load"
+        f" {machine['load']:.1f} when the run began.",
         "",
         "| operator | edgekit | of bound | 2 threads | torch layer | torch operator | Numba | others |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -115,7 +116,7 @@ def row(result: Report, report: Report) -> str:
     ]
     cells = [
         title(result),
-        f"{run['wall_s'] * 1e3:.3g} ms",
+        f"{run['least_cpu_s'] * 1e3:.3g} ms",
         f"{result['bound_s'] / run['least_cpu_s']:.0%}",
         next((f"{each['scaling']['speedup']:.2f}×" for each in with_two(result, report)), "–"),
         *columns,
@@ -155,7 +156,7 @@ def draw(report: Report, path: Path) -> None:
     single = [result for result in report["results"] if result["threads"] == 1 and result["agreement"]]
     seen = dict.fromkeys(name for result in single for name in result["agreement"])
     names = [name for name in seen if not name.startswith("edgekit")]
-    figure = Figure(figsize=(9, 1.6 + 0.3 * len(single)), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(9, 1.6 + 0.28 * len(single)), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
     for number, name in enumerate(names):
         points = [
@@ -179,6 +180,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.set_yticks([-row for row in range(len(single))], [title(result) for result in single])
+    axes.set_ylim(0.8 - len(single), 0.8)
     axes.grid(color="0.88", zorder=0)
     axes.set_xlabel("CPU time over edgekit's, one thread; hollow: another definition")
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
