@@ -180,7 +180,7 @@ def draw(report: Report, path: Path) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}×")
     axes.set_yticks([-row for row in range(len(single))], [title(result) for result in single])
-    axes.set_ylim(0.8 - len(single), 0.8)
+    axes.set_ylim(0.2 - len(single), 0.8)
     axes.grid(color="0.88", zorder=0)
     axes.set_xlabel("CPU time over edgekit's, one thread; hollow: another definition")
     figure.legend(loc="outside upper center", ncols=5, frameon=False)
