@@ -156,4 +156,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=3e-6,
     cases=cases,
+    numba="edgekit.kernels.numba.registration:adjoint",
 )

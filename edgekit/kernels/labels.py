@@ -133,4 +133,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=0.0,
     cases=cases,
+    numba="edgekit.kernels.numba.registration:labels",
 )

@@ -263,18 +263,22 @@ def _fetch_inside(image: Any, base: int, count: int, plan: Plan, block: Block) -
 
 @part
 def _fetch_linear(image: Any, base: int, count: int, plan: Plan, block: Block) -> None:
-    """Where a voxel may be outside."""
-    first, weight, values = block.first, block.weight, block.values
+    for k in range(count):
+        block.values[k] = cell(image, base, k, plan, block)
+
+
+@inlined
+def cell(image: Any, base: int, k: int, plan: Plan, block: Block) -> Any:
+    """Linear interpolation where a voxel may be outside."""
     depth, height, width = plan.image.size
     dz, dy, dx = plan.image.step
-    for k in range(count):
-        z, y, x = np.int64(first[0, k]), np.int64(first[1, k]), np.int64(first[2, k])
-        wz, wy, wx = weight[0, k], weight[1, k], weight[2, k]
-        if plan.dims == 3 and 0 <= x < width - 1 and 0 <= y < height - 1 and 0 <= z < depth - 1:
-            at = base + z * dz + y * dy + x * dx
-            values[k] = blend(_plane(image, at, dy, dx, wy, wx), _plane(image, at + dz, dy, dx, wy, wx), wz)
-        else:
-            values[k] = _mapped(image, base, z, y, x, wz, wy, wx, plan)
+    z, y, x = np.int64(block.first[0, k]), np.int64(block.first[1, k]), np.int64(block.first[2, k])
+    wz, wy, wx = block.weight[0, k], block.weight[1, k], block.weight[2, k]
+    if plan.dims == 3 and 0 <= x < width - 1 and 0 <= y < height - 1 and 0 <= z < depth - 1:
+        at = base + z * dz + y * dy + x * dx
+        near = _plane(image, at, dy, dx, wy, wx)
+        return blend(near, _plane(image, at + dz, dy, dx, wy, wx), wz)
+    return _mapped(image, base, z, y, x, wz, wy, wx, plan)
 
 
 @inlined
@@ -286,7 +290,8 @@ def _plane(image: Any, at: int, dy: int, dx: int, wy: Any, wx: Any) -> Any:
 
 
 @called
-def _offset(index: int, size: int, step: int, boundary: int) -> int:
+def offset(index: int, size: int, step: int, boundary: int) -> int:
+    """The offset of the voxel that stands for any whole coordinate, or :data:`OUTSIDE`."""
     voxel = extended(index, size, boundary)
     return voxel * step if voxel >= 0 else OUTSIDE
 
@@ -303,8 +308,8 @@ def _at(image: Any, base: int, z: int, y: int, x: int) -> Any:
 def _mapped_plane(image: Any, base: int, z: int, y: int, x: int, wy: Any, wx: Any, plan: Plan) -> Any:
     _, height, width = plan.image.size
     _, dy, dx = plan.image.step
-    y0, y1 = _offset(y, height, dy, plan.boundary), _offset(y + 1, height, dy, plan.boundary)
-    x0, x1 = _offset(x, width, dx, plan.boundary), _offset(x + 1, width, dx, plan.boundary)
+    y0, y1 = offset(y, height, dy, plan.boundary), offset(y + 1, height, dy, plan.boundary)
+    x0, x1 = offset(x, width, dx, plan.boundary), offset(x + 1, width, dx, plan.boundary)
     near = blend(_at(image, base, z, y0, x0), _at(image, base, z, y0, x1), wx)
     far = blend(_at(image, base, z, y1, x0), _at(image, base, z, y1, x1), wx)
     return blend(near, far, wy)
@@ -316,7 +321,7 @@ def _mapped(image: Any, base: int, z: int, y: int, x: int, wz: Any, wy: Any, wx:
     if plan.dims == 2:
         return _mapped_plane(image, base, 0, y, x, wy, wx, plan)
     depth, dz = plan.image.size[0], plan.image.step[0]
-    z0, z1 = _offset(z, depth, dz, plan.boundary), _offset(z + 1, depth, dz, plan.boundary)
+    z0, z1 = offset(z, depth, dz, plan.boundary), offset(z + 1, depth, dz, plan.boundary)
     near = _mapped_plane(image, base, z0, y, x, wy, wx, plan)
     return blend(near, _mapped_plane(image, base, z1, y, x, wy, wx, plan), wz)
 
@@ -358,10 +363,10 @@ def _fetch_nearest(image: Any, base: int, count: int, plan: Plan, block: Block) 
 def _cubic_taps(index: int, size: int, step: int, boundary: int) -> tuple[int, int, int, int]:
     """Offsets of the four voxels around the one between ``index`` and the next."""
     return (
-        _offset(index - 1, size, step, boundary),
-        _offset(index, size, step, boundary),
-        _offset(index + 1, size, step, boundary),
-        _offset(index + 2, size, step, boundary),
+        offset(index - 1, size, step, boundary),
+        offset(index, size, step, boundary),
+        offset(index + 1, size, step, boundary),
+        offset(index + 2, size, step, boundary),
     )
 
 
