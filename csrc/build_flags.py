@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 CSRC = Path(__file__).resolve().parent
@@ -44,3 +48,79 @@ def sources_for(machine: str, folder: Path = CSRC) -> list[Path]:
     """The C++ sources of a folder that a machine compiles: all but those of other instruction sets."""
     isas = (None, *MACHINE_ISAS.get(machine, ()))
     return sorted(path for path in folder.rglob("*.cpp") if isa_of(path) in isas)
+
+
+# Contraction would give other bits than the processor's, and saves nothing: kernels wait for memory.
+CUDA_FLAGS = [
+    f"-std=c++{CXX_STANDARD}",
+    "-O3",
+    "-fmad=false",
+    # The host compiles what threads compute too, never runs it, and foresees less of it.
+    "-Xcompiler=-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-maybe-uninitialized",
+    "-Werror=all-warnings",
+]
+# Turing, Orin, Hopper and Thor as machine code. Turing's PTX also, which drivers translate for the rest.
+# Xavier is 72, which CUDA 12 was the last to know: EDGEKIT_CUDA_ARCHS=72 there.
+CUDA_ARCHS = ("75", "87", "90", "110")
+CUDA_PTX = "75"
+
+
+def cuda_sources(folder: Path = CSRC) -> list[Path]:
+    """The CUDA sources of a folder."""
+    return sorted(folder.rglob("*.cu"))
+
+
+def nvcc() -> str | None:
+    """The CUDA compiler: of CUDA_HOME, else the one that is found first."""
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=str(Path(home, "bin"))) if home else shutil.which("nvcc")
+
+
+@functools.cache
+def cuda_archs(compiler: str) -> tuple[str, ...]:
+    """What to compile for: EDGEKIT_CUDA_ARCHS, such as "75,87", or those of ours that the compiler knows."""
+    if asked := os.environ.get("EDGEKIT_CUDA_ARCHS"):
+        return tuple(asked.replace(";", ",").split(","))
+    known = subprocess.run([compiler, "--list-gpu-arch"], capture_output=True, text=True, check=True)
+    return tuple(arch for arch in CUDA_ARCHS if f"compute_{arch}" in known.stdout.split())
+
+
+def cuda_code(compiler: str) -> list[str]:
+    """The flags that name the architectures."""
+    archs = cuda_archs(compiler)
+    code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    ptx = CUDA_PTX if CUDA_PTX in archs else archs[0]
+    return [*code, f"-gencode=arch=compute_{ptx},code=compute_{ptx}"]
+
+
+def cuda_libraries(compiler: str) -> Path:
+    """The folder of the CUDA runtime to link with.
+
+    Raises:
+        FileNotFoundError: The compiler's installation has none.
+    """
+    done = subprocess.run([compiler, "--dryrun", "x.cu"], capture_output=True, text=True, check=True)
+    # A line for each of its own variables, such as "#$ TOP=/usr/local/cuda/bin/..".
+    top = next(line.partition("=")[2] for line in done.stderr.splitlines() if line.startswith("#$ TOP="))
+    for folder in (Path(top, "lib64"), *Path(top).glob("targets/*/lib")):
+        if Path(folder, "libcudart_static.a").exists():
+            return folder
+    raise FileNotFoundError(f"no libcudart_static.a under {top}")
+
+
+def wants_cuda() -> bool:
+    """Whether to compile the CUDA kernels: as EDGEKIT_CUDA (0 or 1) says, else where nvcc and a GPU are.
+
+    Raises:
+        FileNotFoundError: EDGEKIT_CUDA asks for them, and there is no nvcc.
+        ValueError: EDGEKIT_CUDA is something else.
+    """
+    asked = os.environ.get("EDGEKIT_CUDA", "")
+    if asked not in ("", "0", "1"):
+        raise ValueError(f"EDGEKIT_CUDA: want 0 or 1, got {asked!r}")
+    if asked == "1" and not nvcc():
+        raise FileNotFoundError("EDGEKIT_CUDA=1: want nvcc on the path or in CUDA_HOME/bin")
+    devices = ("nvidia0", "nvhost-gpu", "nvgpu")  # the latter two on Jetson
+    return asked == "1" or (
+        asked == "" and bool(nvcc()) and any(Path("/dev", name).exists() for name in devices)
+    )

@@ -36,6 +36,18 @@ Isa isa_of(const std::string& name);
 
 Parallel threads_of(int threads);
 
+// Runs a kernel, `there` on the GPU if `isa` is "cuda", else `here`. Other threads may use Python meanwhile.
+template <class Args>
+void run(void (*here)(const Args&, Isa, const Parallel&), void (*there)(const Args&), const Args& args,
+         int threads, const std::string& isa) {
+  const bool on_gpu = isa == "cuda";
+  const Isa chosen = on_gpu ? Isa::kScalar : isa_of(isa);
+  const Parallel parallel = threads_of(threads);
+  py::gil_scoped_release unlocked;
+  if (on_gpu) return there(args);
+  here(args, chosen, parallel);
+}
+
 // Each adds its functions to the module.
 void add_coordinates(py::module_& m);
 void add_filter(py::module_& m);

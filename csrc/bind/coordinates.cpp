@@ -1,5 +1,6 @@
 // Operators that sample an image where something else than a displacement says.
 #include "bind/bind.h"
+#include "bind/gpu.h"
 #include "points/points.h"
 #include "sample/sample.h"
 
@@ -7,7 +8,8 @@ namespace ek {
 namespace bind {
 namespace {
 
-// Vectors [N, D, H, W, 3], [N, H, W, 2] or [N, P, 3 or 2], C-contiguous: a tensor whose channels are innermost.
+// Vectors [N, D, H, W, 3], [N, H, W, 2] or [N, P, 3 or 2], C-contiguous: a tensor whose channels are
+// innermost.
 Tensor vectors(const char* name, const py::array& array, Use use) {
   const std::string label = name;
   const auto rank = array.ndim();
@@ -29,7 +31,8 @@ Tensor vectors(const char* name, const py::array& array, Use use) {
 Boundary boundary_of_padding(const std::string& padding, int order, bool align_corners) {
   if (padding == "zeros") return Boundary::kZero;
   if (padding == "border") return Boundary::kEdge;
-  require(padding == "reflection", "padding must be 'zeros', 'border' or 'reflection', got '" + padding + "'");
+  require(padding == "reflection",
+          "padding must be 'zeros', 'border' or 'reflection', got '" + padding + "'");
   // Folded coordinates need no more than clamping, but for the taps of a cubic.
   if (order != 3) return Boundary::kEdge;
   return align_corners ? Boundary::kMirror : Boundary::kReflect;
@@ -47,13 +50,6 @@ Sample sample_of(const py::array& image, const py::array& out, int order) {
   return args;
 }
 
-void run(const Sample& args, int threads, const std::string& isa) {
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  sample(args, chosen, parallel);
-}
-
 void grid_sample(const py::array& image, const py::array& grid, const py::array& out, int order,
                  const std::string& padding, bool align_corners, float cubic, int threads,
                  const std::string& isa) {
@@ -65,7 +61,7 @@ void grid_sample(const py::array& image, const py::array& grid, const py::array&
   args.fold = padding == "reflection";
   args.align_corners = align_corners;
   args.cubic = cubic;
-  run(args, threads, isa);
+  run(ek::sample, gpu::sample, args, threads, isa);
 }
 
 void sample_affine(const py::array& image, const py::array_t<double, py::array::c_style>& matrix,
@@ -82,7 +78,7 @@ void sample_affine(const py::array& image, const py::array_t<double, py::array::
     }
   }
   args.boundary = boundary_of(boundary);
-  run(args, threads, isa);
+  run(ek::sample, gpu::sample, args, threads, isa);
 }
 
 void warp_points(const py::array& points, const py::array& flow, const py::array& out,
@@ -94,10 +90,7 @@ void warp_points(const py::array& points, const py::array& flow, const py::array
   args.out = vectors("out", out, Use::kWrite);
   args.dims = static_cast<int>(flow.ndim()) - 2;
   args.boundary = boundary_of(boundary);
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  move_points(args, chosen, parallel);
+  run(ek::move_points, gpu::move_points, args, threads, isa);
 }
 
 }  // namespace

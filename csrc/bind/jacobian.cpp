@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "bind/bind.h"
+#include "bind/gpu.h"
 
 namespace ek {
 namespace bind {
@@ -28,10 +29,7 @@ void jacobian_determinant(const py::array& flow, const std::optional<py::array>&
   if (out) args.out = tensor("out", *out, Use::kWrite);
   if (folding) args.folding = counts_of("folding", *folding, args.flow.n);
   args.dims = static_cast<int>(flow.ndim()) - 2;
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  ek::jacobian_determinant(args, chosen, parallel);
+  run(ek::jacobian_determinant, gpu::jacobian_determinant, args, threads, isa);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "bind/bind.h"
+#include "bind/gpu.h"
 
 namespace {
 
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
   m.def(
       "isa", [] { return ek::isa_name(ek::bind::isa_of("")); },
       "The instruction set in use (EDGEKIT_ISA forces one).");
+  m.def("gpu_missing", &ek::gpu::missing, "Why no GPU can be used; empty if isa=\"cuda\" works.");
   ek::bind::add_coordinates(m);
   ek::bind::add_filter(m);
   ek::bind::add_jacobian(m);

@@ -6,6 +6,7 @@
 
 #include "adjoint/adjoint.h"
 #include "bind/bind.h"
+#include "bind/gpu.h"
 #include "gradient/gradient.h"
 #include "inverse/inverse.h"
 #include "labels/labels.h"
@@ -32,13 +33,10 @@ void warp_adjoint(const py::array& values, const py::array& flow, const py::arra
   if (count) args.counts = tensor("count", *count, Use::kWrite);
   args.order = order;
   args.boundary = boundary_of(boundary);
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
   check_size("values", args.values);
   std::vector<Reach> reaches(static_cast<size_t>(adjoint_reaches(args.values)));
   args.reaches = reaches.data();
-  py::gil_scoped_release unlocked;
-  ek::warp_adjoint(args, chosen, parallel);
+  run(ek::warp_adjoint, gpu::warp_adjoint, args, threads, isa);
 }
 
 void warp_gradient(const py::array& cotangent, const py::array& image, const py::array& flow,
@@ -53,10 +51,7 @@ void warp_gradient(const py::array& cotangent, const py::array& image, const py:
   args.out = tensor("out", out, Use::kWrite);
   args.order = order;
   args.boundary = boundary_of(boundary);
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  ek::warp_gradient(args, chosen, parallel);
+  run(ek::warp_gradient, gpu::warp_gradient, args, threads, isa);
 }
 
 void invert(const py::array& flow, const py::array& out, py::array residual, int iterations, float tolerance,
@@ -74,10 +69,7 @@ void invert(const py::array& flow, const py::array& out, py::array residual, int
   args.iterations = iterations;
   args.tolerance = tolerance;
   args.boundary = boundary_of(boundary);
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  ek::invert(args, chosen, parallel);
+  run(ek::invert, gpu::invert, args, threads, isa);
 }
 
 // The type of the same size that stands for labels of any integer type.
@@ -111,10 +103,7 @@ void warp_labels(const py::array& labels, const py::array& flow, const py::array
   args.is_signed = labels.dtype().kind() == 'i';
   args.linear = linear;
   args.boundary = boundary_of(boundary);
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  ek::warp_labels(args, chosen, parallel);
+  run(ek::warp_labels, gpu::warp_labels, args, threads, isa);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "sample/sample.h"
 
 #include "bind/bind.h"
+#include "bind/gpu.h"
 
 namespace ek {
 namespace bind {
@@ -19,10 +20,7 @@ void warp(const py::array& image, const py::array& flow, const py::array& out, i
   args.boundary = boundary_of(boundary);
   args.finish = add_flow ? Finish::kAddFlow : Finish::kStore;
   args.scale = scale;
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  sample(args, chosen, parallel);
+  run(ek::sample, gpu::sample, args, threads, isa);
 }
 
 }  // namespace

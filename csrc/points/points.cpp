@@ -24,7 +24,7 @@ void check(const MovePoints& args) {
 
 }  // namespace
 
-void move_points(const MovePoints& args, Isa isa, const Parallel& parallel) {
+PointsPlan plan_points(const MovePoints& args) {
   check(args);
   PointsPlan plan;
   Sample& sample = plan.sample.args;
@@ -35,6 +35,11 @@ void move_points(const MovePoints& args, Isa isa, const Parallel& parallel) {
   sample.boundary = args.boundary;
   set_axes(plan.sample);
   plan.tasks_per_batch = (args.points.w + kPointsPerTask - 1) / kPointsPerTask;
+  return plan;
+}
+
+void move_points(const MovePoints& args, Isa isa, const Parallel& parallel) {
+  const PointsPlan plan = plan_points(args);
   parallel(args.points.n * plan.tasks_per_batch, EK_CHOOSE_BODY(isa, point_tasks), &plan);
 }
 

@@ -16,6 +16,11 @@ struct MovePoints {
   Boundary boundary = Boundary::kEdge;
 };
 
+struct PointsPlan;
+
+// Refuses bad arguments (Error) and says what every way to run needs.
+PointsPlan plan_points(const MovePoints& args);
+
 // Refuses bad arguments (Error), then runs. The result depends neither on `isa` nor on `parallel`.
 void move_points(const MovePoints& args, Isa isa, const Parallel& parallel);
 

@@ -1,0 +1,188 @@
+#include <cuda_runtime.h>
+
+#include <vector>
+
+#include "adjoint/adjoint.h"
+#include "adjoint/adjoint_cuda.h"
+#include "bind/gpu.h"
+#include "common/error.h"
+#include "gradient/gradient.h"
+#include "gradient/gradient_cuda.h"
+#include "inverse/inverse.h"
+#include "inverse/inverse_cuda.h"
+#include "jacobian/jacobian.h"
+#include "jacobian/jacobian_cuda.h"
+#include "labels/labels.h"
+#include "labels/labels_cuda.h"
+#include "points/points_cuda.h"
+#include "points/points_plan.h"
+#include "sample/sample.h"
+#include "sample/sample_cuda.h"
+
+namespace ek {
+namespace gpu {
+namespace {
+
+void check(cudaError_t error) {
+  if (error != cudaSuccess) throw cuda::CudaError(cudaGetErrorString(error));
+}
+
+constexpr cuda::Stream kStream = nullptr;  // the default one, which waits for all others that block
+
+// Memory of one call on the current device, in place of that of the host.
+class Staging {
+ public:
+  Staging() {
+    const std::string why = missing();
+    require(why.empty(), why);
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+  ~Staging() {
+    for (void* memory : memory_) cudaFree(memory);
+  }
+
+  void* space(int64_t bytes) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, static_cast<size_t>(bytes)));
+    memory_.push_back(memory);
+    return memory;
+  }
+
+  template <class T>
+  void input(T*& data, int64_t bytes) {
+    if (!data || on_device(data)) return;
+    void* memory = space(bytes);
+    check(cudaMemcpyAsync(memory, data, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, kStream));
+    data = static_cast<T*>(memory);
+  }
+  void input(Tensor& tensor) { input(tensor.data, tensor.bytes()); }
+
+  template <class T>
+  void output(T*& data, int64_t bytes) {
+    if (!data || on_device(data)) return;
+    void* memory = space(bytes);
+    results_.push_back({data, memory, static_cast<size_t>(bytes)});
+    data = static_cast<T*>(memory);
+  }
+  void output(Tensor& tensor) { output(tensor.data, tensor.bytes()); }
+
+  // Waits for the results, and copies them back.
+  void finish() {
+    for (const Result& result : results_) {
+      check(cudaMemcpyAsync(result.host, result.device, result.bytes, cudaMemcpyDeviceToHost, kStream));
+    }
+    check(cudaStreamSynchronize(kStream));
+  }
+
+ private:
+  struct Result {
+    void *host, *device;
+    size_t bytes;
+  };
+
+  static bool on_device(const void* data) {
+    cudaPointerAttributes attributes;
+    check(cudaPointerGetAttributes(&attributes, data));
+    return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+  }
+
+  std::vector<void*> memory_;
+  std::vector<Result> results_;
+};
+
+}  // namespace
+
+std::string missing() {
+  int devices = 0;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  if (error != cudaSuccess) {
+    cudaGetLastError();  // which would be met again by the next call
+    return std::string("no GPU: ") + cudaGetErrorString(error);
+  }
+  return devices > 0 ? "" : "no GPU";
+}
+
+// Arguments are checked before they are copied: copies never overlap.
+
+void sample(const Sample& args) {
+  plan_sample(args);
+  Staging staging;
+  Sample call = args;
+  staging.input(call.image);
+  staging.input(call.coordinates);
+  staging.output(call.out);
+  cuda::sample(call, kStream);
+  staging.finish();
+}
+
+void jacobian_determinant(const JacobianDeterminant& args) {
+  ek::check(args);
+  Staging staging;
+  JacobianDeterminant call = args;
+  staging.input(call.flow);
+  staging.output(call.out);
+  staging.output(call.folding, args.flow.n * static_cast<int64_t>(sizeof(int64_t)));
+  cuda::jacobian_determinant(call, kStream);
+  staging.finish();
+}
+
+void move_points(const MovePoints& args) {
+  plan_points(args);
+  Staging staging;
+  MovePoints call = args;
+  staging.input(call.points);
+  staging.input(call.flow);
+  staging.output(call.out);
+  cuda::move_points(call, kStream);
+  staging.finish();
+}
+
+void invert(const Inverse& args) {
+  plan_inverse(args);
+  Staging staging;
+  Inverse call = args;
+  staging.input(call.flow);
+  staging.output(call.out);
+  staging.output(call.residual, args.flow.n * static_cast<int64_t>(sizeof(float)));
+  cuda::invert(call, kStream);
+  staging.finish();
+}
+
+void warp_adjoint(const Adjoint& args) {
+  Staging staging;
+  const int64_t bytes = cuda::adjoint_workspace_bytes(args);
+  Adjoint call = args;
+  staging.input(call.values);
+  staging.input(call.flow);
+  staging.output(call.out);
+  staging.output(call.counts);
+  cuda::warp_adjoint(call, staging.space(bytes), kStream);
+  staging.finish();
+}
+
+void warp_gradient(const Gradient& args) {
+  plan_gradient(args);
+  Staging staging;
+  Gradient call = args;
+  staging.input(call.cotangent);
+  staging.input(call.image);
+  staging.input(call.flow);
+  staging.output(call.out);
+  cuda::warp_gradient(call, kStream);
+  staging.finish();
+}
+
+void warp_labels(const Labels& args) {
+  plan_labels(args);
+  Staging staging;
+  Labels call = args;
+  staging.input(call.labels);
+  staging.input(call.flow);
+  staging.output(call.out);
+  cuda::warp_labels(call, kStream);
+  staging.finish();
+}
+
+}  // namespace gpu
+}  // namespace ek

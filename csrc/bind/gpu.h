@@ -1,0 +1,32 @@
+// Kernels on a GPU for arrays of the host: their inputs are copied there and their results back. Arrays that
+// are on a GPU already are used where they are. All take what the kernels of the processor take, and return
+// when the results are there.
+#pragma once
+
+#include <string>
+
+#include "adjoint/adjoint_plan.h"
+#include "gradient/gradient_plan.h"
+#include "inverse/inverse_plan.h"
+#include "jacobian/jacobian_plan.h"
+#include "labels/labels_plan.h"
+#include "points/points.h"
+#include "sample/sample_plan.h"
+
+namespace ek {
+namespace gpu {
+
+// Why no GPU can be used; empty if one can.
+std::string missing();
+
+// Each throws Error for bad arguments or without a GPU, and cuda::CudaError if the device fails.
+void invert(const Inverse& args);
+void jacobian_determinant(const JacobianDeterminant& args);
+void move_points(const MovePoints& args);
+void sample(const Sample& args);
+void warp_adjoint(const Adjoint& args);
+void warp_gradient(const Gradient& args);
+void warp_labels(const Labels& args);
+
+}  // namespace gpu
+}  // namespace ek

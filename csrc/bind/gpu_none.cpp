@@ -1,0 +1,21 @@
+// What stands for csrc/bind/gpu.cu in a build without CUDA.
+#if !defined(EK_CUDA)
+#include "bind/gpu.h"
+#include "common/error.h"
+
+namespace ek {
+namespace gpu {
+
+std::string missing() { return "this build has no CUDA: EDGEKIT_CUDA=1 pip install builds it where nvcc is"; }
+
+void invert(const Inverse&) { throw Error(missing()); }
+void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }
+void move_points(const MovePoints&) { throw Error(missing()); }
+void sample(const Sample&) { throw Error(missing()); }
+void warp_adjoint(const Adjoint&) { throw Error(missing()); }
+void warp_gradient(const Gradient&) { throw Error(missing()); }
+void warp_labels(const Labels&) { throw Error(missing()); }
+
+}  // namespace gpu
+}  // namespace ek
+#endif
