@@ -93,7 +93,8 @@ template <int kAxis, bool kEdge, class Source>
 EK_INLINE I place(const SamplePlan& plan, const Source& source, int at, int count, Block& block) {
   const F f = source.template f<kAxis>(at, count), p = source.template p<kAxis>(at, count);
   const float size = plan.axis[kAxis].size;
-  const Split s = kEdge ? linear_edge(f, p, size) : split_extended(plan.args.boundary, f, p, size, 1.0f);
+  // Two voxels beyond: at one the second corner would still be inside, at weight 0, and 0 * inf is NaN.
+  const Split s = kEdge ? linear_edge(f, p, size) : split_extended(plan.args.boundary, f, p, size, 2.0f);
   store(block.weight[kAxis][0] + at, s.weight);
   return to_int(s.offset) + source.template whole<kAxis>(at, count);
 }
