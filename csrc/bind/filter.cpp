@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "bind/bind.h"
+#include "bind/gpu.h"
 
 namespace ek {
 namespace bind {
@@ -51,18 +52,16 @@ void filter_axis(const py::array& in, const py::array& out, py::ssize_t axis, co
   args.scale = scale.data();
   args.index = index.data();
   args.weight = weight.data();
-  const Isa chosen = isa_of(isa);
-  const Parallel parallel = threads_of(threads);
-  py::gil_scoped_release unlocked;
-  ek::filter_axis(args, chosen, parallel);
+  run(ek::filter_axis, gpu::filter_axis, args, threads, isa);
 }
 
 }  // namespace
 
 void add_filter(py::module_& m) {
-  m.def("filter_axis", &filter_axis, py::arg("image").noconvert(), py::arg("out").noconvert(), py::arg("axis"),
-        py::arg("base").noconvert(), py::arg("scale").noconvert(), py::arg("index").noconvert(),
-        py::arg("weight").noconvert(), py::kw_only(), py::arg("threads") = 1, py::arg("isa") = "",
+  m.def("filter_axis", &filter_axis, py::arg("image").noconvert(), py::arg("out").noconvert(),
+        py::arg("axis"), py::arg("base").noconvert(), py::arg("scale").noconvert(),
+        py::arg("index").noconvert(), py::arg("weight").noconvert(), py::kw_only(), py::arg("threads") = 1,
+        py::arg("isa") = "",
         "out[p] = scale[p] * v + sum over k of weight[k, p] * (image[index[k, p]] - v), v = image[base[p]].");
 }
 

@@ -6,6 +6,8 @@
 #include "adjoint/adjoint_cuda.h"
 #include "bind/gpu.h"
 #include "common/error.h"
+#include "filter/filter.h"
+#include "filter/filter_cuda.h"
 #include "gradient/gradient.h"
 #include "gradient/gradient_cuda.h"
 #include "inverse/inverse.h"
@@ -51,7 +53,7 @@ class Staging {
 
   template <class T>
   void input(T*& data, int64_t bytes) {
-    if (!data || on_device(data)) return;
+    if (!data || bytes == 0 || on_device(data)) return;
     void* memory = space(bytes);
     check(cudaMemcpyAsync(memory, data, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, kStream));
     data = static_cast<T*>(memory);
@@ -124,6 +126,21 @@ void jacobian_determinant(const JacobianDeterminant& args) {
   staging.output(call.out);
   staging.output(call.folding, args.flow.n * static_cast<int64_t>(sizeof(int64_t)));
   cuda::jacobian_determinant(call, kStream);
+  staging.finish();
+}
+
+void filter_axis(const AxisFilter& args) {
+  ek::check(args);
+  Staging staging;
+  AxisFilter call = args;
+  const int64_t lines = args.outer * args.inner, column = args.columns * 4;
+  staging.input(call.in, lines * args.in_size * size_of(args.in_type));
+  staging.input(call.base, column);
+  staging.input(call.scale, column);
+  staging.input(call.index, args.taps * column);
+  staging.input(call.weight, args.taps * column);
+  staging.output(call.out, lines * args.out_size * size_of(args.out_type));
+  cuda::filter_axis(call, kStream);
   staging.finish();
 }
 

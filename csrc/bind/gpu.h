@@ -6,6 +6,7 @@
 #include <string>
 
 #include "adjoint/adjoint_plan.h"
+#include "filter/filter_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
@@ -20,6 +21,7 @@ namespace gpu {
 std::string missing();
 
 // Each throws Error for bad arguments or without a GPU, and cuda::CudaError if the device fails.
+void filter_axis(const AxisFilter& args);
 void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void move_points(const MovePoints& args);

@@ -1,8 +1,8 @@
 // Filtering along one axis, compiled once per instruction set. Included after one of common/simd_*-inl.h;
 // nothing of the standard library may be used here (see platform.h).
 //
-// Across lines, lanes are neighbouring lines. Along lines, lanes are neighbouring voxels of a line, whose taps
-// lie wherever the table says.
+// Across lines, lanes are neighbouring lines. Along lines, lanes are neighbouring voxels of a line, whose
+// taps lie wherever the table says.
 #pragma once
 
 #include "filter/filter_plan.h"
@@ -37,6 +37,8 @@ EK_INLINE void across(const AxisFilter& args, int64_t p, const In* in, Out* out,
     store_some(out + i * kLanes, fit(out, sum[i]), kCount > 1 ? kLanes : lanes);
   }
 }
+
+#if !defined(EK_DEVICE)  // whose threads have a voxel each
 
 template <class In, class Out>
 void across_lines(const FilterPlan& plan, int64_t task) {
@@ -154,6 +156,8 @@ void filter_tasks(const void* context, int64_t begin, int64_t end) {
   const FilterTask run = choose_filter(plan.args);
   for (int64_t task = begin; task < end; ++task) run(plan, task);
 }
+
+#endif
 
 }  // namespace EK_ISA
 }  // namespace ek

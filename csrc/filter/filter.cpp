@@ -11,6 +11,8 @@ namespace {
 constexpr int64_t kTile = 1024;
 constexpr int64_t kVoxelsPerTask = 16384;
 
+}  // namespace
+
 void check(const AxisFilter& args) {
   for (int64_t size : {args.outer, args.inner, args.in_size, args.out_size}) {
     require(size >= 1 && size <= kMaxElements, "an axis is empty or too long");
@@ -31,8 +33,6 @@ void check(const AxisFilter& args) {
   require(out >= in + in_bytes || in >= out + out_bytes, "out overlaps the input");
 }
 
-}  // namespace
-
 void filter_axis(const AxisFilter& args, Isa isa, const Parallel& parallel) {
   check(args);
   FilterPlan plan;
@@ -40,8 +40,7 @@ void filter_axis(const AxisFilter& args, Isa isa, const Parallel& parallel) {
   plan.tile = std::min(args.inner, kTile);
   plan.tiles = (args.inner + plan.tile - 1) / plan.tile;
   plan.lines = std::max<int64_t>(1, kVoxelsPerTask / args.out_size);
-  const int64_t tasks =
-      args.inner > 1 ? args.outer * plan.tiles : (args.outer + plan.lines - 1) / plan.lines;
+  const int64_t tasks = args.inner > 1 ? args.outer * plan.tiles : (args.outer + plan.lines - 1) / plan.lines;
   parallel(tasks, EK_CHOOSE_BODY(isa, filter_tasks), &plan);
 }
 

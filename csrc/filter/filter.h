@@ -7,6 +7,9 @@
 
 namespace ek {
 
+// Refuses bad arguments (Error).
+void check(const AxisFilter& args);
+
 // Refuses bad arguments (Error), then runs. The result depends neither on `isa` nor on `parallel`.
 void filter_axis(const AxisFilter& args, Isa isa, const Parallel& parallel);
 

@@ -17,11 +17,11 @@ struct AxisFilter {
   void* out = nullptr;       // [outer, out_size, inner]
   Type in_type = Type::kFloat32, out_type = Type::kFloat32;
   int64_t outer = 0, inner = 0, in_size = 0, out_size = 0, taps = 0;
-  int64_t columns = 0;              // of the tables: out_size, padded
-  const int32_t* base = nullptr;    // [columns]
-  const float* scale = nullptr;     // [columns]
-  const int32_t* index = nullptr;   // [taps, columns]
-  const float* weight = nullptr;    // [taps, columns]
+  int64_t columns = 0;             // of the tables: out_size, padded
+  const int32_t* base = nullptr;   // [columns]
+  const float* scale = nullptr;    // [columns]
+  const int32_t* index = nullptr;  // [taps, columns]
+  const float* weight = nullptr;   // [taps, columns]
 };
 
 struct FilterPlan {
