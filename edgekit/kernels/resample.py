@@ -37,6 +37,8 @@ _FWHM_SQUARED = 8 * math.log(2)
 _CUT = 4.0
 # The native kernel reads tables by vectors of up to this many columns.
 _COLUMNS = 16
+# Of a slab between two axes: it stays in the cache.
+_SLAB_BYTES = 1 << 20
 
 
 def resample(
@@ -85,9 +87,9 @@ def resample(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array. Integers are rounded to nearest and saturate. The work is done axis by axis,
-        or smoothing first where the matrix is oblique, and needs up to two float32 arrays meanwhile: none has
-        an axis longer than in image and result. Order 0, and oblique matrices without smoothing, need none.
+        ``out``, or a new array. Integers are rounded to nearest and saturate. Meanwhile a few megabytes are
+        needed, or some planes of image and result if these are large. An oblique matrix that smooths needs a
+        float32 copy of the image, and one of the result if that is not float32.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
@@ -229,6 +231,16 @@ class AxisFilter:
     index: Array
     weight: Array
 
+    def part(self, begin: int, end: int) -> AxisFilter:
+        """What makes new voxels from ``begin`` to before ``end``."""
+
+        def cut(table: Array) -> Array:
+            columns = np.zeros((*table.shape[:-1], end - begin + -(end - begin) % _COLUMNS), table.dtype)
+            columns[..., : end - begin] = table[..., begin:end]
+            return columns
+
+        return AxisFilter(end - begin, *map(cut, (self.base, self.scale, self.index, self.weight)))
+
 
 def axis_filter(at: Doubles, size: int, order: int, boundary: str, sigma: float) -> AxisFilter | None:
     """Smoothing a line of ``size`` voxels, then sampling it at ``at``, in one; None if nothing changes."""
@@ -319,11 +331,12 @@ def _native(
         else:
             at = np.arange(size, dtype=np.float64)
         if change := axis_filter(at, size, order, boundary, sigma):
-            filters[axis + 2] = change
+            filters[axis] = change
     if _is_diagonal(matrix):
-        _filtered(module, image, filters, out, threads, isa)
+        _filter(module, image, filters, out, threads, isa)
         return
-    smooth = _filtered(module, image, filters, None, threads, isa)
+    smooth = np.empty_like(image, np.float32)
+    _filter(module, image, filters, smooth, threads, isa)
     exact = out if out.dtype == np.float32 else empty_image(smooth, shape)
     sample_affine(smooth, exact)
     if exact is not out:
@@ -335,47 +348,49 @@ def _is_diagonal(matrix: Doubles) -> bool:
     return bool((square == np.diag(np.diag(square))).all())
 
 
-def _filtered(
+def _filter(
     module: ModuleType,
     image: Array,
     filters: Mapping[int, AxisFilter],
-    out: Array | None,
+    out: Array,
     threads: int,
     isa: str,
-) -> Array:
-    """``image`` filtered along axes: ``out``, or a new float32 array with the same order in memory."""
-    last = is_channels_last(image)
-    source = np.moveaxis(image, 1, -1) if last else image
-    result = out if out is None or not last else np.moveaxis(out, 1, -1)
-    turns = _turns(source, {axis - last: change.size for axis, change in filters.items()})
-    if turns and source.dtype != np.float32 and _is_innermost(source, turns[0]):
-        source = source.astype(np.float32)
-    for axis in turns:
-        change = filters[axis + last]
-        grid = (*source.shape[:axis], change.size, *source.shape[axis + 1 :])
-        target = result if result is not None and axis == turns[-1] else np.empty(grid, np.float32)
-        tables = change.base, change.scale, change.index, change.weight
-        module.filter_axis(source, target, axis, *tables, threads=threads, isa=isa)
-        source = target
-    if result is not None and not turns:
-        result[...] = source
-    return np.moveaxis(source, -1, 1) if last else source
+) -> None:
+    """``out`` is ``image`` filtered along axes, 0 being the first one of the grid.
 
-
-def _turns(source: Array, sizes: Mapping[int, int]) -> list[int]:
-    """In which order to change axes: what makes the array smaller first, what makes it larger last.
-
-    The native kernel wants lines along the innermost axis to be float32: they come last where they are not.
+    A few planes of ``out`` at a time go through all axes: what lies between stays in the cache.
     """
-    smaller = [axis for axis in sorted(sizes) if sizes[axis] <= source.shape[axis]]
-    turns = smaller + [axis for axis in sorted(sizes, reverse=True) if axis not in smaller]
-    if source.dtype != np.float32:
-        turns.sort(key=lambda axis: _is_innermost(source, axis))
-    return turns
+    last = is_channels_last(image)
+    source, result = (np.moveaxis(a, 1, -1) if last else a.reshape(-1, *a.shape[2:]) for a in (image, out))
+    plane = list(source.shape[2:])
+    turns = _turns(filters, image.shape[2:])
+    shapes = []
+    for axis in turns:
+        if axis:
+            plane[axis - 1] = filters[axis].size
+        shapes.append(tuple(plane))
+    step = max(1, _SLAB_BYTES // (4 * max(map(math.prod, shapes), default=1)))
+    spaces = [np.empty((step, *shape), np.float32) for shape in shapes[:-1]]
+
+    for number, begin in itertools.product(range(len(source)), range(0, result.shape[1], step)):
+        end = min(begin + step, result.shape[1])
+        slab = source[number] if 0 in filters else source[number, begin:end]
+        targets = [*(space[: end - begin] for space in spaces), result[number, begin:end]]
+        for axis, target in zip(turns, targets, strict=True) if turns else ():
+            change = filters[axis] if axis else filters[axis].part(begin, end)
+            if slab.dtype != np.float32 and math.prod(slab.shape[axis + 1 :]) == 1:
+                slab = slab.astype(np.float32)  # as the kernel wants lines of single elements
+            tables = change.base, change.scale, change.index, change.weight
+            module.filter_axis(slab, target, axis, *tables, threads=threads, isa=isa)
+            slab = target
+        if not turns:
+            targets[-1][...] = slab
 
 
-def _is_innermost(array: Array, axis: int) -> bool:
-    return math.prod(array.shape[axis + 1 :]) == 1
+def _turns(filters: Mapping[int, AxisFilter], sizes: Sequence[int]) -> list[int]:
+    """In which order to change axes: the first one, then what makes planes smaller, then larger."""
+    larger = [axis for axis in sorted(filters, reverse=True) if axis and filters[axis].size > sizes[axis]]
+    return [axis for axis in sorted(filters) if axis not in larger] + larger
 
 
 # Image and result: widths around the vectors, one-voxel axes, larger and smaller; the last for several tasks.
