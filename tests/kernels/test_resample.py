@@ -13,7 +13,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 from edgekit.errors import KernelError
 from edgekit.kernels import coords, resample
 from edgekit.kernels.interpolation import BOUNDARIES
-from edgekit.kernels.resample import gaussian, sigmas_vox
+from edgekit.kernels.resample import OPERATOR, gaussian, sigmas_vox
 
 SCIPY = {
     "edge": "nearest",
@@ -234,14 +234,21 @@ def test_labels_stay_labels():
         assert set(np.unique(resample(labels, (5, 5, 5), matrix, order=0))) <= set(np.unique(labels))
 
 
-def test_a_nan_stays_near():
-    image = np.ones((1, 1, 40, 40), np.float32)
+@pytest.mark.parametrize("variant", [v for v in OPERATOR.variants if not v.missing()], ids=lambda v: v.name)
+def test_a_nan_stays_near_and_does_not_matter_at_weight_0(variant):
+    image = np.ones((1, 1, 40, 41), np.float32)
     image[0, 0, 20, 20] = np.nan
-    got = resample(image, (20, 20))[0, 0]
-    unknown = np.argwhere(np.isnan(got))
+    got = np.empty((1, 1, 20, 20), np.float32)
+    variant.run(image, outputs=(got,), threads=1, shape=(20, 20))
+    unknown = np.argwhere(np.isnan(got[0, 0]))
     assert len(unknown) and np.abs(unknown - 10).max() <= 2
-    zero = resample(image, (20, 20), np.array([[1.0, 0, 1000], [0, 1, 1000]]), boundary="zero")
-    assert not zero.any()
+    image[0, 0, 0, 0] = np.nan  # where the tables point to for want of a voxel
+    outside = np.array([[1.0, 0, 1000], [0, 0.7, 1000]])
+    variant.run(image, outputs=(got,), threads=1, shape=(20, 20), matrix_vox=outside, boundary="zero")
+    assert (got == 0).all()
+    identity = np.empty_like(image)
+    variant.run(image, outputs=(identity,), threads=1, shape=(40, 41))
+    np.testing.assert_array_equal(identity, image)
 
 
 @pytest.mark.parametrize(
