@@ -136,6 +136,28 @@ EK_INLINE void gather_pairs(const int16_t* base, const int32_t* at, F& first, F&
   second = _mm256_cvtepi32_ps(_mm256_srai_epi32(both, 16));
 }
 
+// Four channels of each of kLanes / 4 voxels (see sample/quads-inl.h).
+#define EK_QUADS 1
+EK_INLINE F load_quads(const float* const* at) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(at[0])), _mm_loadu_ps(at[1]), 1);
+}
+EK_INLINE F load_quads(const Half* const* at) {
+  const __m128i low = load_8_bytes(at[0]), high = load_8_bytes(at[1]);
+  return _mm256_cvtph_ps(_mm_unpacklo_epi64(low, high));
+}
+EK_INLINE F spread_quads(const float* p) {
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_broadcast_ss(p)), _mm_broadcast_ss(p + 1), 1);
+}
+EK_INLINE void store_quads(float* p, int64_t step, F v) {
+  _mm_storeu_ps(p, _mm256_castps256_ps128(v.v));
+  _mm_storeu_ps(p + step, _mm256_extractf128_ps(v.v, 1));
+}
+EK_INLINE void store_quads(Half* p, int64_t step, F v) {
+  const __m128i halves = _mm256_cvtps_ph(v.v, _MM_FROUND_TO_NEAREST_INT);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), halves);
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p + step), _mm_unpackhi_epi64(halves, halves));
+}
+
 EK_INLINE F pick(F low, F high, I index) {
   const __m256 a = _mm256_permutevar8x32_ps(low.v, index.v), b = _mm256_permutevar8x32_ps(high.v, index.v);
   return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)));

@@ -110,6 +110,37 @@ EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first,
   second = _mm512_cvtepi32_ps(_mm512_srai_epi32(both, 16));
 }
 
+// Four channels of each of kLanes / 4 voxels (see sample/quads-inl.h).
+#define EK_QUADS 1
+EK_INLINE F load_quads(const float* const* at) {
+  const __m512 first = _mm512_castps128_ps512(_mm_loadu_ps(at[0]));
+  const __m512 two = _mm512_insertf32x4(first, _mm_loadu_ps(at[1]), 1);
+  return _mm512_insertf32x4(_mm512_insertf32x4(two, _mm_loadu_ps(at[2]), 2), _mm_loadu_ps(at[3]), 3);
+}
+EK_INLINE F load_quads(const Half* const* at) {
+  const auto two = [](const Half* a, const Half* b) __attribute__((always_inline)) {
+    return _mm_unpacklo_epi64(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(a)),
+                              _mm_loadl_epi64(reinterpret_cast<const __m128i*>(b)));
+  };
+  return _mm512_cvtph_ps(_mm256_set_m128i(two(at[2], at[3]), two(at[0], at[1])));
+}
+EK_INLINE F spread_quads(const float* p) {
+  const __m512i order = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return _mm512_permutexvar_ps(order, _mm512_castps128_ps512(_mm_loadu_ps(p)));
+}
+EK_INLINE void store_quads(float* p, int64_t step, F v) {
+  if (step == 4) return store(p, v);
+  _mm_storeu_ps(p, _mm512_castps512_ps128(v.v));
+  _mm_storeu_ps(p + step, _mm512_extractf32x4_ps(v.v, 1));
+  _mm_storeu_ps(p + 2 * step, _mm512_extractf32x4_ps(v.v, 2));
+  _mm_storeu_ps(p + 3 * step, _mm512_extractf32x4_ps(v.v, 3));
+}
+EK_INLINE void store_quads(Half* p, int64_t step, F v) {
+  alignas(32) Half halves[kLanes];
+  store(halves, v);
+  for (int i = 0; i < kLanes / 4; ++i) __builtin_memcpy(p + i * step, halves + 4 * i, 4 * sizeof(Half));
+}
+
 EK_INLINE F pick(F low, F high, I index) { return _mm512_permutex2var_ps(low.v, index.v, high.v); }
 
 EK_INLINE bool consecutive(I index) {

@@ -147,6 +147,14 @@ EK_INLINE void gather_pairs(const int16_t* base, const int32_t* at, F& first, F&
   second = vcvtq_f32_s32(vmovl_s16(vget_low_s16(vuzp2q_s16(words, words))));
 }
 
+// Four channels of each of kLanes / 4 voxels (see sample/quads-inl.h).
+#define EK_QUADS 1
+EK_INLINE F load_quads(const float* const* at) { return load(at[0]); }
+EK_INLINE F load_quads(const Half* const* at) { return load(at[0]); }
+EK_INLINE F spread_quads(const float* p) { return vld1q_dup_f32(p); }
+EK_INLINE void store_quads(float* p, int64_t, F v) { store(p, v); }
+EK_INLINE void store_quads(Half* p, int64_t, F v) { store(p, v); }
+
 EK_INLINE F pick(F low, F high, I index) {
   const uint8x16x2_t table = {vreinterpretq_u8_f32(low.v), vreinterpretq_u8_f32(high.v)};
   const int32x4_t bytes = vaddq_s32(vmulq_s32(index.v, vdupq_n_s32(0x04040404)), vdupq_n_s32(0x03020100));

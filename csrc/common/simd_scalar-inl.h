@@ -1,5 +1,6 @@
-// One lane: the vocabulary of the kernels in plain C++. The oracle on every machine and, by another name, what
-// a CUDA thread speaks (simd_device-inl.h). F holds float32 lanes, I int32 lanes, M a truth value per lane.
+// One lane: the vocabulary of the kernels in plain C++. The oracle on every machine and, by another name,
+// what a CUDA thread speaks (simd_device-inl.h). F holds float32 lanes, I int32 lanes, M a truth value per
+// lane.
 #pragma once
 
 #include <cstdint>

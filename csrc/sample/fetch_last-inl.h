@@ -3,51 +3,39 @@
 #pragma once
 
 #include "sample/channel-inl.h"
+#if defined(EK_QUADS)
+#include "sample/quads-inl.h"
+#endif
 
 namespace ek {
 namespace EK_ISA {
 
-// Channels that are computed at once: a vector type of the compiler's, which every machine has registers for.
-constexpr int kQuad = 4;
-typedef float Quad __attribute__((vector_size(kQuad * sizeof(float))));
-
-template <class T>
-EK_INLINE Quad load_quad(const T* p) {
-  return Quad{widen(p[0]), widen(p[1]), widen(p[2]), widen(p[3])};
-}
-EK_INLINE Quad load_quad(const float* p) {
-  Quad quad;
-  __builtin_memcpy(&quad, p, sizeof quad);
-  return quad;
-}
-
-template <class T>
-EK_INLINE void store_quad(T* p, Quad v) {
-  for (int i = 0; i < kQuad; ++i) narrow(p + i, v[i]);
-}
-EK_INLINE void store_quad(float* p, Quad v) { __builtin_memcpy(p, &v, sizeof v); }
-
-// Calls quad(c) and single(c) so that every channel has its turn.
-template <class OfQuad, class OfSingle>
-EK_INLINE void each_channel(int64_t channels, const OfQuad& quad, const OfSingle& single) {
-  int64_t c = 0;
-  for (; c + kQuad <= channels; c += kQuad) quad(c);
-  for (; c < channels; ++c) single(c);
-}
-
-template <class T, int kDims>
-EK_INLINE void linear_channels(const SamplePlan& plan, const T* image, const Block& block, int i, T* out) {
+// Writes channels [first, c) of voxels [begin, end) of the block.
+template <int kDims, class T>
+EK_INLINE void linear_voxels(const SamplePlan& plan, const T* image, const Block& block, int begin, int end,
+                             int64_t first, T* out) {
   const int64_t channels = plan.args.image.c;
-  const Cell<kDims> cell = cell_of<kDims>(plan, block, i);
-  each_channel(
-      channels,
-      [&](int64_t c) __attribute__((always_inline)) {
-        store_quad(out + c, cell.template sample<Quad>([&](int32_t at) __attribute__((always_inline)) {
-          return at < 0 ? Quad{} : load_quad(image + at * channels + c);
-        }));
-      },
-      [&](int64_t c)
-          __attribute__((always_inline)) { linear_channel<kDims>(image, channels, cell, c, out + c); });
+  for (int i = begin; i < end && first < channels; ++i) {
+    const Cell<kDims> cell = cell_of<kDims>(plan, block, i);
+    for (int64_t c = first; c < channels; ++c)
+      linear_channel<kDims>(image, channels, cell, c, out + i * channels + c);
+  }
+}
+
+template <int kDims, class T>
+EK_INLINE void linear_block(const SamplePlan& plan, const T* image, int count, const Block& block, T* out) {
+  int i = 0;
+#if defined(EK_QUADS)
+  if constexpr (has_quads(static_cast<const T*>(nullptr))) {
+    const int64_t channels = plan.args.image.c, rest = channels / kQuad * kQuad;
+    for (; i + kGroup <= count; i += kGroup) {
+      const bool inside = block.access[i / kLanes] == Access::kPairs;
+      if (inside) linear_quads<T, kDims>(plan, image, block, i, out + i * channels);
+      linear_voxels<kDims>(plan, image, block, i, i + kGroup, inside ? rest : 0, out);
+    }
+  }
+#endif
+  linear_voxels<kDims>(plan, image, block, i, count, 0, out);
 }
 
 template <class T, int kDims, int kOrder>
@@ -56,13 +44,14 @@ void fetch_last(const SamplePlan& plan, const Row& row, int64_t x, int count, co
   const int64_t channels = args.image.c;
   const T* image = args.image.as<const T>() + row.n * channels * args.image.voxels();
   T* out = args.out.as<T>() + (row.n * args.out.voxels() + row.first + x) * channels;
+  if constexpr (kOrder == 1) return linear_block<kDims>(plan, image, count, block, out);
   for (int i = 0; i < count; ++i, out += channels) {
-    if constexpr (kOrder == 0) {
-      for (int64_t c = 0; c < channels; ++c) nearest_channel(image, channels, block, i, c, out + c);
-    } else if constexpr (kOrder == 1) {
-      linear_channels<T, kDims>(plan, image, block, i, out);
-    } else {
-      for (int64_t c = 0; c < channels; ++c) cubic_channel<kDims>(image, channels, block, i, c, out + c);
+    for (int64_t c = 0; c < channels; ++c) {
+      if constexpr (kOrder == 0) {
+        nearest_channel(image, channels, block, i, c, out + c);
+      } else {
+        cubic_channel<kDims>(image, channels, block, i, c, out + c);
+      }
     }
   }
 }

@@ -60,25 +60,33 @@ template <int kDims>
 struct Lines {
 #if !defined(EK_DEVICE)
   const char* image;
-  int64_t size, dy, dz;
+  int64_t voxel, dy, dz;      // bytes
+  int64_t channels, channel;  // how many lie apart, and how far
+  int step;                   // lanes that share a line of the cache, as a rule
 
-  EK_MEMBER Lines(const SamplePlan& plan, const Row& row)
-      : size(size_of(plan.args.image.type) * (plan.args.image.channels_last ? plan.args.image.c : 1)) {
+  EK_MEMBER Lines(const SamplePlan& plan, const Row& row) {
     const Tensor& tensor = plan.args.image;
-    image = tensor.as<const char>() + row.n * tensor.c * tensor.voxels() * size_of(tensor.type);
-    dy = plan.axis[1].stride * size;
-    dz = plan.axis[0].stride * size;
+    const int64_t size = size_of(tensor.type);
+    constexpr int64_t kMost = 4;
+    image = tensor.as<const char>() + row.n * tensor.c * tensor.voxels() * size;
+    voxel = tensor.channels_last ? tensor.c * size : size;
+    dy = plan.axis[1].stride * voxel;
+    dz = plan.axis[0].stride * voxel;
+    channels = tensor.channels_last ? 1 : tensor.c < kMost ? tensor.c : kMost;
+    channel = tensor.voxels() * size;
+    step = voxel <= 8 ? 8 : voxel <= 16 ? 4 : 1;
   }
 
   EK_MEMBER void prefetch(const int32_t* index) const {
-    constexpr int kStep = 8;  // lanes that share a line, as a rule
-    for (int lane = 0; lane < kLanes; lane += kStep) {
-      const char* corner = image + index[lane] * size;
-      __builtin_prefetch(corner);
-      __builtin_prefetch(corner + dy);
-      if constexpr (kDims == 3) {
-        __builtin_prefetch(corner + dz);
-        __builtin_prefetch(corner + dz + dy);
+    for (int lane = 0; lane < kLanes; lane += step) {
+      const char* corner = image + index[lane] * voxel;
+      for (int64_t c = 0; c < channels; ++c, corner += channel) {
+        __builtin_prefetch(corner);
+        __builtin_prefetch(corner + dy);
+        if constexpr (kDims == 3) {
+          __builtin_prefetch(corner + dz);
+          __builtin_prefetch(corner + dz + dy);
+        }
       }
     }
   }
