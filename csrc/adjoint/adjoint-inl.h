@@ -1,8 +1,8 @@
 // The body of the adjoint of a warp, compiled once per instruction set. Included after one of
 // common/simd_*-inl.h; nothing of the standard library may be used here (see platform.h).
 //
-// Every voxel of the output adds up its parts in the order of the voxels they come from: whether these are
-// taken one by one or as runs of neighbours, the sums are the same to the bit.
+// Every voxel of the output adds up its parts in the order of the voxels they come from. The weights and
+// the products are worked out in vectors; the sums are made one by one.
 #pragma once
 
 #include "adjoint/reach-inl.h"
@@ -20,18 +20,20 @@ struct Slab {
   EK_MEMBER bool holds(int64_t voxel) const { return covers || (voxel >= first && voxel < first + voxels); }
 };
 
-// Weights of the corners of a block's cells: [line][end], lines in the order (z, y).
-struct CellWeights {
-  alignas(64) float of[4][2][kBlock];
+constexpr int kMaxCorners = 8;
+
+// Weights of the corners of a block's cells, or values times these: [corner], in the order (z, y, x).
+struct Corners {
+  alignas(64) float of[kMaxCorners][kLine];
 };
 
 template <int kDims>
-EK_INLINE void weigh_cells(const Block& block, int count, CellWeights& weights) {
+EK_INLINE void weigh_corners(const Block& block, int count, Corners& weights) {
   each_vector(count, [&](int at, int) __attribute__((always_inline)) {
     const F wx = load(block.weight[2][0] + at), wy = load(block.weight[1][0] + at);
     const auto line = [&](int number, F weight) __attribute__((always_inline)) {
-      store(weights.of[number][0] + at, weight * (F(1.0f) - wx));
-      store(weights.of[number][1] + at, weight * wx);
+      store(weights.of[2 * number] + at, weight * (F(1.0f) - wx));
+      store(weights.of[2 * number + 1] + at, weight * wx);
     };
     if constexpr (kDims == 2) {
       line(0, F(1.0f) - wy);
@@ -51,87 +53,74 @@ struct Channel {
   const float* values;  // of the block's first voxel
   float* out;           // voxel 0
 
-  EK_MEMBER F vector(int at, int lanes) const { return values ? load_some(values + at, lanes) : F(1.0f); }
   EK_MEMBER float scalar(int at) const { return values ? values[at] : 1.0f; }
 };
 
-// Adds the parts of neighbours [begin, end), whose first corners on a line are neighbours too, from out on.
-EK_INLINE void add_run(const Channel& channel, const float (&weight)[2][kBlock], int begin, int end,
-                       float* out) {
-  *out += channel.scalar(begin) * weight[0][begin];
-  // The second corner of each is the first of the next, and comes first.
-  each_vector(end - begin - 1, [&](int step, int lanes) __attribute__((always_inline)) {
-    const int at = begin + step;
-    float* to = out + step + 1;
-    const F second = channel.vector(at, lanes) * load_some(weight[1] + at, lanes);
-    const F first = channel.vector(at + 1, lanes) * load_some(weight[0] + at + 1, lanes);
-    store_some(to, (load_some(to, lanes) + second) + first, lanes);
+template <int kDims>
+EK_INLINE void weigh_values(const Channel& channel, const Corners& weights, int count, Corners& parts) {
+  each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
+    const F value = channel.values ? load_some(channel.values + at, lanes) : F(1.0f);
+    for (int corner = 0; corner < 1 << kDims; ++corner) {
+      store(parts.of[corner] + at, value * load(weights.of[corner] + at));
+    }
   });
-  out[end - begin] += channel.scalar(end - 1) * weight[1][end - 1];
 }
 
+// Adds the parts of one voxel to the corners that the boundary rule chose.
 template <int kDims>
-EK_INLINE void add_cell(const Slab& slab, const Channel& channel, const Block& block,
-                        const CellWeights& weights, int i) {
+EK_INLINE void add_mapped(const Slab& slab, const Channel& channel, const Block& block, const Corners& parts,
+                          int i) {
   for (int corner = 0; corner < 1 << kDims; ++corner) {
     const int z = corner >> 2, y = corner >> 1 & 1, x = corner & 1;
     const int32_t oz = kDims == 3 ? block.offset[0][z][i] : 0, oy = block.offset[1][y][i],
                   ox = block.offset[2][x][i];
     const int64_t voxel = int64_t{oz} + oy + ox;
-    if ((oz | oy | ox) >= 0 && slab.holds(voxel)) {
-      channel.out[voxel] += channel.scalar(i) * weights.of[corner >> 1][x][i];
-    }
+    if ((oz | oy | ox) >= 0 && slab.holds(voxel)) channel.out[voxel] += parts.of[corner][i];
   }
 }
 
-// Neighbours [begin, end) of a block that have to be treated alike.
-struct Run {
-  int begin, end;
-  bool mapped;
-};
-
-// The next run: neighbours with neighbouring first corners, or one whose corners the boundary rule chose. It
-// is empty at the end of the block. Voxels with a NaN displacement, and so a NaN weight, are in none.
-EK_INLINE Run next_run(const Block& block, const CellWeights& weights, bool single, int begin, int count) {
-  const float* known = weights.of[0][0];
-  while (begin < count && known[begin] != known[begin]) ++begin;
-  if (begin == count) return {count, count, false};
-  const auto mapped = [&](int i) __attribute__((always_inline)) {
-    return block.access[i / kLanes] == Access::kMapped;
-  };
-  int end = begin + 1;
-  if (mapped(begin)) return {begin, end, true};
-  if (single) return {begin, end, false};
-  while (end < count && block.index[end] == block.index[end - 1] + 1 && known[end] == known[end] &&
-         !mapped(end)) {
-    ++end;
+// Adds the parts of one voxel to the corners of a cell inside the image. Lines of the cell that belong to
+// another slab go to waste: this is faster than a branch that cannot be foreseen.
+template <int kDims, bool kCovers>
+EK_INLINE void add_cell(const Slab& slab, const Channel& channel, int64_t voxel, int64_t dz, int64_t dy,
+                        int64_t dx, const Corners& parts, int i, float* waste) {
+  for (int line = 0; line < 1 << (kDims - 1); ++line) {
+    const int64_t first = voxel + (line >> 1) * dz + (line & 1) * dy;
+    float* out = channel.out + first;
+    if constexpr (!kCovers) out = first >= slab.first && first < slab.first + slab.voxels ? out : waste;
+    out[0] += parts.of[2 * line][i];
+    out[dx] += parts.of[2 * line + 1][i];
   }
-  return {begin, end, false};
 }
 
-template <int kDims>
+template <int kDims, bool kCovers>
 EK_INLINE void add_cells(const AdjointPlan& plan, const Slab& slab, const Channel& channel,
-                         const Block& block, const CellWeights& weights, int count) {
-  const bool single = plan.sample.axis[2].count == 1;
-  const int64_t dy = step_along(plan.sample.axis[1]), dz = step_along(plan.sample.axis[0]);
-  for (Run run = next_run(block, weights, single, 0, count); run.begin < run.end;
-       run = next_run(block, weights, single, run.end, count)) {
-    if (run.mapped) {
-      add_cell<kDims>(slab, channel, block, weights, run.begin);
-      continue;
+                         const Block& block, const Corners& parts, int count) {
+  const int64_t dz = step_along(plan.sample.axis[0]), dy = step_along(plan.sample.axis[1]),
+                dx = step_along(plan.sample.axis[2]);
+  float waste[2];
+  each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
+    // A NaN displacement has NaN weights, which only the sum of all three is sure to have.
+    F sum = load(block.weight[1][0] + at) + load(block.weight[2][0] + at);
+    if constexpr (kDims == 3) sum = sum + load(block.weight[0][0] + at);
+    const bool mapped = block.access[at / kLanes] == Access::kMapped;
+    if (!mapped && all(greater_equal(sum, F(0.0f)))) {
+      for (int i = at; i < at + lanes; ++i) {
+        add_cell<kDims, kCovers>(slab, channel, block.index[i], dz, dy, dx, parts, i, waste);
+      }
+      return;
     }
-    for (int line = 0; line < 1 << (kDims - 1); ++line) {
-      const int64_t voxel = block.index[run.begin] + (line >> 1) * dz + (line & 1) * dy;
-      if (!slab.holds(voxel)) continue;
-      float* out = channel.out + voxel;
-      if (single) {
-        *out += channel.scalar(run.begin) * weights.of[line][0][run.begin];
-        *out += channel.scalar(run.begin) * weights.of[line][1][run.begin];
+    for (int i = at; i < at + lanes; ++i) {
+      const float known =
+          block.weight[1][0][i] + block.weight[2][0][i] + (kDims == 3 ? block.weight[0][0][i] : 0);
+      if (known != known) continue;
+      if (mapped) {
+        add_mapped<kDims>(slab, channel, block, parts, i);
       } else {
-        add_run(channel, weights.of[line], run.begin, run.end, out);
+        add_cell<kDims, kCovers>(slab, channel, block.index[i], dz, dy, dx, parts, i, waste);
       }
     }
-  }
+  });
 }
 
 EK_INLINE void add_nearest(const Slab& slab, const Channel& channel, const Block& block, int count) {
@@ -170,12 +159,17 @@ EK_INLINE void add_block(const AdjointPlan& plan, const Slab& slab, const Row& r
   const Adjoint& args = plan.args;
   const int64_t voxels = args.values.voxels();
   locate<kDims, Displacement<float, kDims>>(plan.sample, row, x, count, block);
-  CellWeights weights;
-  if (args.order == 1) weigh_cells<kDims>(block, count, weights);
+  Corners weights, parts;
+  if (args.order == 1) weigh_corners<kDims>(block, count, weights);
   const auto add = [&](const Channel& channel) __attribute__((always_inline)) {
-    if (args.order == 1) return add_cells<kDims>(plan, slab, channel, block, weights, count);
     if (args.order == 0) return add_nearest(slab, channel, block, count);
-    add_cubic<kDims>(slab, channel, block, count);
+    if (args.order == 3) return add_cubic<kDims>(slab, channel, block, count);
+    weigh_values<kDims>(channel, weights, count, parts);
+    if (slab.covers) {
+      add_cells<kDims, true>(plan, slab, channel, block, parts, count);
+    } else {
+      add_cells<kDims, false>(plan, slab, channel, block, parts, count);
+    }
   };
   for (int64_t c = row.n * args.values.c; c < (row.n + 1) * args.values.c; ++c) {
     add({args.values.as<const float>() + c * voxels + row.first + x, args.out.as<float>() + c * voxels});

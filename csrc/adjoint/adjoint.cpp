@@ -10,7 +10,7 @@ namespace ek {
 namespace {
 
 // A block is placed again for every slab it reaches: thin slabs cost time, thick ones leave threads idle.
-constexpr int64_t kMinPlanes = 8, kMaxSlabs = 24;
+constexpr int64_t kMinPlanes = 8, kSlabsPerThread = 2, kUnknownThreads = 8;
 
 constexpr int64_t kBlockVoxels = 256;  // kBlock of sample/block-inl.h
 
@@ -48,13 +48,22 @@ AdjointPlan plan_adjoint(const Adjoint& args) {
   sample.boundary = args.boundary;
   AdjointPlan plan{args, plan_sample(sample)};
   plan.sample.args.image = args.out;  // blocks say where to write, on the same grid
-  plan.axis = args.out.d > 1 ? 0 : 1;
-  const int64_t planes = plan.sample.axis[plan.axis].count;
-  plan.planes = std::max(kMinPlanes, parts(planes, kMaxSlabs));
-  plan.slabs = parts(planes, plan.planes);
   plan.blocks = parts(args.values.w, kBlockVoxels);
   return plan;
 }
+
+namespace {
+
+// The result is the same however it is cut.
+void cut(AdjointPlan& plan, int threads) {
+  plan.axis = plan.args.out.d > 1 ? 0 : 1;
+  const int64_t planes = plan.sample.axis[plan.axis].count;
+  const int64_t slabs = threads == 1 ? 1 : kSlabsPerThread * (threads > 0 ? threads : kUnknownThreads);
+  plan.planes = slabs == 1 ? planes : std::max(kMinPlanes, parts(planes, slabs));
+  plan.slabs = parts(planes, plan.planes);
+}
+
+}  // namespace
 
 int64_t adjoint_reaches(const Tensor& values) {
   return values.n * values.d * values.h * parts(values.w, kBlockVoxels);
@@ -62,7 +71,8 @@ int64_t adjoint_reaches(const Tensor& values) {
 
 void warp_adjoint(const Adjoint& args, Isa isa, const Parallel& parallel) {
   require(args.reaches, "reaches must be given");
-  const AdjointPlan plan = plan_adjoint(args);
+  AdjointPlan plan = plan_adjoint(args);
+  cut(plan, parallel.threads);
   parallel(tasks_of(plan.sample), EK_CHOOSE_BODY(isa, reach_tasks), &plan);
   parallel(args.out.n * plan.slabs, EK_CHOOSE_BODY(isa, adjoint_tasks), &plan);
 }

@@ -104,8 +104,8 @@ void run_serial(void*, int64_t count, RangeFn fn, const void* context) { fn(cont
 }  // namespace
 
 Parallel pool(int threads) {
-  if (threads <= 1) return {run_serial, nullptr};
-  return {run_pool, reinterpret_cast<void*>(static_cast<std::intptr_t>(threads))};
+  if (threads <= 1) return {run_serial, nullptr, 1};
+  return {run_pool, reinterpret_cast<void*>(static_cast<std::intptr_t>(threads)), threads};
 }
 
 }  // namespace ek

@@ -13,6 +13,7 @@ using RangeFn = void (*)(const void* context, int64_t begin, int64_t end);
 struct Parallel {
   void (*run)(void* state, int64_t count, RangeFn fn, const void* context);
   void* state;
+  int threads = 0;  // that may work at once, 0 if unknown: the cut of the work may follow it, no result may
 
   void operator()(int64_t count, RangeFn fn, const void* context) const { run(state, count, fn, context); }
 };

@@ -59,6 +59,122 @@ EK_INLINE T linear_label(const LabelsPlan& plan, const T* labels, const Block& b
 
 #if !defined(EK_DEVICE)  // whose threads have a voxel each
 
+// Labels as whole numbers of 32 bits in their order, and back.
+template <class T>
+struct Code {
+  static constexpr bool kWide = sizeof(T) > sizeof(int32_t);
+  static constexpr uint32_t kTop = sizeof(T) == sizeof(int32_t) ? 0x80000000u : 0u;
+  T flip;
+
+  EK_MEMBER int32_t of(T label) const {
+    if constexpr (kWide) return static_cast<int32_t>(label);
+    return static_cast<int32_t>(static_cast<uint32_t>(static_cast<T>(label ^ flip)) ^ kTop);
+  }
+  EK_MEMBER T label(int32_t code) const {
+    if constexpr (kWide) return static_cast<T>(static_cast<int64_t>(code));
+    return static_cast<T>(static_cast<T>(static_cast<uint32_t>(code) ^ kTop) ^ flip);
+  }
+  // Whether the code stands for the label: all but those of 64 bits that need more than 32 have one.
+  EK_MEMBER bool stands_for(int32_t code, T the_label) const {
+    return !kWide || (label(code) == the_label && (flip != 0 || code >= 0));
+  }
+};
+
+// The codes of the labels at the corners of a block's cells.
+struct CornerCodes {
+  alignas(64) int32_t of[8][kLine];
+};
+
+// Returns whether every label has a code.
+template <class T, int kDims>
+EK_INLINE bool read_corners(const SamplePlan& plan, const T* labels, const Block& block, int count,
+                            Code<T> code, CornerCodes& codes) {
+  const int64_t dz = step_along(plan.axis[0]), dy = step_along(plan.axis[1]), dx = step_along(plan.axis[2]);
+  bool coded = true;
+  const auto put = [&](int corner, int i, T label) __attribute__((always_inline)) {
+    codes.of[corner][i] = code.of(label);
+    coded &= code.stands_for(codes.of[corner][i], label);
+  };
+  each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
+    const bool mapped = block.access[at / kLanes] == Access::kMapped;
+    for (int i = at; i < at + lanes; ++i) {
+      if (mapped) {
+        const Cell<kDims> cell = cell_of<kDims>(plan, block, i);
+        for (int corner = 0; corner < 1 << kDims; ++corner) {
+          put(corner, i, cell.corner[corner] < 0 ? T(0) : labels[cell.corner[corner]]);
+        }
+      } else {
+        const T* first = labels + block.index[i];
+        for (int line = 0; line < 1 << (kDims - 1); ++line) {
+          const T* ends = first + (line >> 1) * dz + (line & 1) * dy;
+          put(2 * line, i, ends[0]);
+          put(2 * line + 1, i, ends[dx]);
+        }
+      }
+    }
+  });
+  return coded;
+}
+
+EK_INLINE M equal(I a, I b) { return both(greater_equal(a, b), greater_equal(b, a)); }
+
+// As vote() above, for a vector of voxels.
+template <int kCorners>
+EK_INLINE I vote_lanes(const I (&code)[kCorners], const F (&weight)[kCorners]) {
+  I best = code[0];
+  F most(-1.0f);
+  for (int i = 0; i < kCorners; ++i) {
+    F total(0.0f);
+    for (int j = 0; j < kCorners; ++j) {
+      total = total + (i == j ? weight[j] : select(equal(code[i], code[j]), weight[j], F(0.0f)));
+    }
+    // Of equal ones the smaller; then, of any, the heavier.
+    best = select(both(greater_equal(total, most), greater_equal(best, code[i])), code[i], best);
+    best = select(greater(total, most), code[i], best);
+    most = max_(total, most);
+  }
+  return best;
+}
+
+template <int kDims>
+EK_INLINE I winner(const Block& block, const CornerCodes& codes, int at, int32_t nothing) {
+  constexpr int kCorners = 1 << kDims;
+  I code[kCorners];
+  M same = greater_equal(I(0), I(0));
+  for (int corner = 0; corner < kCorners; ++corner) {
+    code[corner] = load(codes.of[corner] + at);
+    same = both(same, equal(code[corner], code[0]));
+  }
+  const F wz = kDims == 3 ? load(block.weight[0][0] + at) : F(0.0f), wy = load(block.weight[1][0] + at),
+          wx = load(block.weight[2][0] + at);
+  I best = code[0];
+  if (!all(same)) {
+    F weight[kCorners];
+    for (int corner = 0; corner < kCorners; ++corner) {
+      const F z = corner & 4 ? wz : F(1.0f) - wz, y = corner & 2 ? wy : F(1.0f) - wy;
+      weight[corner] = (kDims == 3 ? z * y : y) * (corner & 1 ? wx : F(1.0f) - wx);
+    }
+    best = vote_lanes<kCorners>(code, weight);
+  }
+  return select(is_nan(wz + wy + wx), I(nothing), best);
+}
+
+template <class T, int kDims>
+EK_INLINE void linear_labels(const LabelsPlan& plan, const T* labels, const Block& block, int count, T flip,
+                             T* out) {
+  const Code<T> code{flip};
+  CornerCodes codes;
+  if (!read_corners<T, kDims>(plan.sample, labels, block, count, code, codes)) {
+    for (int i = 0; i < count; ++i) out[i] = linear_label<T, kDims>(plan, labels, block, i, flip);
+    return;
+  }
+  alignas(64) int32_t best[kLine];
+  each_vector(count, [&](int at, int) __attribute__((always_inline)) {
+    store(best + at, winner<kDims>(block, codes, at, code.of(T(0))));
+  });
+  for (int i = 0; i < count; ++i) out[i] = code.label(best[i]);
+}
+
 template <class T, int kDims>
 void labels_rows(const LabelsPlan& plan, int64_t begin, int64_t end) {
   const Labels& args = plan.args;
@@ -73,7 +189,7 @@ void labels_rows(const LabelsPlan& plan, int64_t begin, int64_t end) {
       if (!args.linear) {
         nearest_labels(labels, block, count, out);
       } else {
-        for (int i = 0; i < count; ++i) out[i] = linear_label<T, kDims>(plan, labels, block, i, flip);
+        linear_labels<T, kDims>(plan, labels, block, count, flip, out);
       }
     }
   });

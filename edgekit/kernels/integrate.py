@@ -11,8 +11,7 @@ import numpy as np
 from edgekit.kernels.base import Case, Doubles, Floats, Operator, as_doubles
 from edgekit.kernels.checks import check_choice, check_flow, check_integer, check_output, check_threads
 from edgekit.kernels.exchange import like
-from edgekit.kernels.interpolation import displaced, sample
-from edgekit.kernels.warp import BOUNDARIES
+from edgekit.kernels.interpolation import BOUNDARIES, displaced, sample
 from edgekit.spec import Array
 
 MAX_STEPS = 32
@@ -24,23 +23,27 @@ def integrate_velocity(
     steps: int = 7,
     boundary: str = "edge",
     out: Array | None = None,
+    workspace: Array | None = None,
     threads: int | None = None,
 ) -> Any:
     """Displacement after following a stationary velocity for one unit of time, by scaling and squaring.
 
     Starting from ``u = velocity_vox / 2**steps``, ``steps`` times ``u[p] <- u[p] + u(p + u[p])``: the field
-    composed with itself (Arsigny et al., 2006), each composition a linear :func:`edgekit.kernels.warp`.
+    composed with itself (Arsigny et al., 2006), each time as by :func:`edgekit.kernels.compose`.
 
     Args:
         velocity_vox: Velocity in voxels per unit of time, float32 [N, 3, D, H, W] with components (z, y, x),
             or [N, 2, H, W] with (y, x).
         steps: How often the field is composed with itself, 0 to 32.
-        boundary: What ``u`` is outside the grid: its ``"edge"`` value or ``"zero"``.
+        boundary: What ``u`` is outside the grid, as for an image: see :func:`edgekit.kernels.warp`.
         out: Where to write, float32 and shaped like ``velocity_vox``, C-contiguous, apart from it.
+        workspace: Memory for one more field, as described for ``out`` and apart from it, for callers that
+            integrate again and again. Without it a field is allocated while it runs, if there are 2 or more
+            steps.
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        The displacement in voxels: ``out``, or a new array. One more field is in memory meanwhile.
+        The displacement in voxels: ``out``, or a new array.
 
     Raises:
         KernelError: An argument is not as described, or too large for :func:`edgekit.kernels.warp`.
@@ -50,8 +53,12 @@ def integrate_velocity(
     count = check_integer(steps, "steps", 0, MAX_STEPS, where=where)
     check_choice(boundary, "boundary", BOUNDARIES, where=where)
     target = check_output(out, velocity, (velocity,), where=where)
+    spare = None
+    if workspace is not None:
+        spare = check_output(workspace, velocity, (velocity, target), where=where, name="workspace")
     workers = check_threads(threads, where=where)
-    OPERATOR.execute((velocity,), (target,), threads=workers, steps=count, boundary=boundary)
+    options = {"steps": count, "boundary": boundary, "workspace": spare}
+    OPERATOR.execute((velocity,), (target,), threads=workers, **options)
     return like(target, velocity_vox) if out is None else out
 
 
@@ -64,19 +71,37 @@ def _native(
     isa: str,
     steps: int,
     boundary: str,
+    workspace: Array | None = None,
 ) -> None:
     (out,) = outputs
-    spare = np.empty_like(out) if steps else out
-    # Two buffers take turns, beginning so that the last composition lands in `out`.
-    field, following = (spare, out) if steps % 2 else (out, spare)
-    np.multiply(velocity, np.float32(2.0**-steps), out=field)
-    for _ in range(steps):
-        module.warp(field, field, following, boundary=boundary, add_flow=True, threads=threads, isa=isa)
-        field, following = following, field
+    if steps == 0:
+        out[...] = velocity
+        return
+    spare = workspace
+    if spare is None:
+        spare = np.empty_like(out) if steps > 1 else out
+    # Two buffers take turns, beginning so that the last composition lands in `out`. The first one scales.
+    field, scale = velocity, 2.0**-steps
+    for step in range(steps):
+        following = spare if (steps - step) % 2 == 0 else out
+        module.warp(
+            field,
+            field,
+            following,
+            boundary=boundary,
+            add_flow=True,
+            scale=scale,
+            threads=threads,
+            isa=isa,
+        )
+        field, scale = following, 1.0
 
 
-def reference(velocity_vox: Array, *, steps: int = 7, boundary: str = "edge") -> tuple[Doubles]:
+def reference(
+    velocity_vox: Array, *, steps: int = 7, boundary: str = "edge", workspace: object = None
+) -> tuple[Doubles]:
     """The definition in float64."""
+    del workspace
     field: Doubles = as_doubles(velocity_vox) / 2**steps
     for _ in range(steps):
         field = field + sample(field, displaced(field, boundary), 1, boundary)
@@ -101,6 +126,18 @@ def smooth_field(rng: np.random.Generator, shape: tuple[int, ...], amplitude: fl
     return field.astype(np.float32)
 
 
+_STEPS = (
+    (0, "edge"),
+    (1, "zero"),
+    (4, "edge"),
+    (7, "edge"),
+    (7, "zero"),
+    (6, "mirror"),
+    (5, "reflect"),
+    (7, "wrap"),
+)
+
+
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Smooth velocities, as rough ones make any two precisions part ways; and one with a NaN."""
     shapes = (
@@ -112,7 +149,7 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
         (1, 2, 150, 131),
     )
     for shape in shapes:
-        for steps, boundary in ((0, "edge"), (1, "zero"), (4, "edge"), (7, "edge"), (7, "zero")):
+        for steps, boundary in _STEPS:
             field = smooth_field(rng, shape, amplitude=3)
             yield Case(
                 f"smooth {shape} steps {steps} {boundary}", (field,), {"steps": steps, "boundary": boundary}

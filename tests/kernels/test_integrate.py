@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.errors import KernelError
-from edgekit.kernels import integrate_velocity, jacobian_determinant, warp
+from edgekit.kernels import compose, integrate_velocity, invert, jacobian_determinant, warp
 from edgekit.kernels.integrate import smooth_field
+from edgekit.kernels.interpolation import BOUNDARIES
 
 
 @pytest.mark.parametrize("steps", [0, 1, 7, 20])
@@ -30,6 +31,45 @@ def test_the_opposite_velocity_gives_the_inverse(seed):
     velocity = smooth_field(np.random.default_rng(seed), (1, 2, 25, 25), amplitude=2) * fade * fade[:, None]
     forth, back = integrate_velocity(velocity), integrate_velocity(-velocity)
     assert np.abs(forth + warp(back, forth)).max() < 0.1 * np.abs(forth).max()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(BOUNDARIES), st.integers(1, 8))
+def test_integrating_twice_is_integrating_twice_the_velocity(seed, boundary, steps):
+    """exp(v) after exp(v) is exp(2 v), to the bit: it is the last of one step more."""
+    velocity = smooth_field(np.random.default_rng(seed), (1, 2, 25, 27), amplitude=1)
+    once = integrate_velocity(velocity, steps=steps, boundary=boundary)
+    twice = integrate_velocity(2 * velocity, steps=steps + 1, boundary=boundary)
+    np.testing.assert_array_equal(compose(once, once, boundary=boundary), twice)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_inverse_is_the_integral_of_the_opposite_velocity(seed):
+    """Within a tenth of a voxel: squaring interpolates what inversion solves for."""
+    fade = np.sin(np.linspace(0, np.pi, 25, dtype=np.float32))
+    velocity = smooth_field(np.random.default_rng(seed), (1, 2, 25, 25), amplitude=1.5) * fade * fade[:, None]
+    inverse, residual = invert(integrate_velocity(velocity), iterations=100)
+    assert residual[0] <= 1e-3
+    assert np.abs(inverse - integrate_velocity(-velocity)).max() < 0.1
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_workspace_changes_nothing(steps):
+    velocity = smooth_field(np.random.default_rng(3), (1, 3, 7, 9, 21), amplitude=2)
+    workspace = np.full_like(velocity, np.nan)
+    out = np.empty_like(velocity)
+    assert integrate_velocity(velocity, steps=steps, out=out, workspace=workspace) is out
+    np.testing.assert_array_equal(out, integrate_velocity(velocity, steps=steps))
+
+
+def test_a_workspace_must_be_memory_of_its_own():
+    velocity, out = np.zeros((2, 1, 2, 4, 5), np.float32)
+    for workspace in (velocity, out):
+        with pytest.raises(KernelError, match="workspace: want memory of its own"):
+            integrate_velocity(velocity, out=out, workspace=workspace)
+    with pytest.raises(KernelError, match="workspace: want shape"):
+        integrate_velocity(velocity, workspace=np.zeros((1, 2, 4, 4), np.float32))
 
 
 def test_a_smooth_velocity_does_not_fold():

@@ -39,11 +39,16 @@ def test_whole_displacements_move_any_label_exactly(dtype, grid, method, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(GRIDS, st.sampled_from(BOUNDARIES), st.integers(0, 2**32 - 1))
-def test_linear_is_the_arg_max_of_the_warped_one_hot_volume(grid, boundary, seed):
+@given(
+    GRIDS,
+    st.sampled_from(["uint8", "int16", "uint32", "int64", "uint64"]),
+    st.sampled_from(BOUNDARIES),
+    st.integers(0, 2**32 - 1),
+)
+def test_linear_is_the_arg_max_of_the_warped_one_hot_volume(grid, dtype, boundary, seed):
     """The winner's share is within 1e-5 of the largest one, and it is the winner but for such ties."""
     rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, (1, 1, *grid)).astype(np.int16)
+    labels = rng.integers(0, 4, (1, 1, *grid)).astype(dtype)
     flow = (2 * rng.standard_normal((1, len(grid), *grid))).astype(np.float32)
     one_hot = np.concatenate([labels == label for label in range(4)], axis=1).astype(np.float32)
     shares = warp(one_hot, flow, boundary=boundary)[0]
@@ -69,11 +74,12 @@ def test_nearest_is_the_warp_of_order_0(grid, boundary, seed):
 @pytest.mark.parametrize("dtype", LABELS)
 def test_of_equal_weights_the_smaller_label_wins(dtype):
     low, high = extremes(dtype)
-    for pair in ((low, high), (high, low)):
-        labels = np.array([[[pair]]], dtype)
-        flow = np.zeros((1, 2, 1, 2), np.float32)
-        flow[0, 1] = [0.5, -0.5]
-        assert warp_labels(labels, flow, method="linear")[0, 0, 0].tolist() == [low, low]
+    flow = np.zeros((1, 2, 1, 2), np.float32)
+    flow[0, 1] = [0.5, -0.5]
+    for smaller, larger in ((low, high), (low, 0), (0, high), (-1 if low < 0 else 0, 1)):
+        for pair in ((smaller, larger), (larger, smaller)):
+            labels = np.array([[[pair]]], dtype)
+            assert warp_labels(labels, flow, method="linear")[0, 0, 0].tolist() == [smaller, smaller]
 
 
 def test_several_corners_of_one_label_outvote_a_nearer_one():
