@@ -118,7 +118,7 @@ def _backward_of_compose(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ..
     (boundary,) = ctx.options
     to_first, to_second, *_ = ctx.needs_input_grad
     return (
-        cotangent + warp_gradient(cotangent, second, first, 1, boundary) if to_first else None,
+        warp_gradient(cotangent, second, first, 1, boundary).add_(cotangent) if to_first else None,
         warp_adjoint(cotangent, first, 1, boundary) if to_second else None,
         None,
     )
@@ -136,7 +136,8 @@ def _backward_of_integration(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None
     for _ in range(steps):
         field = fields.pop()
         pushed = warp_adjoint(gradient, field, 1, boundary)
-        gradient = gradient + pushed + warp_gradient(gradient, field, field, 1, boundary)
+        # In place: fresh memory costs as much as the sums.
+        gradient = pushed.add_(gradient).add_(warp_gradient(gradient, field, field, 1, boundary))
     return (gradient * 2.0**-steps).to(velocity.dtype), None, None
 
 
