@@ -3,10 +3,12 @@
 #pragma once
 
 #include "adjoint/adjoint_plan.h"
+#include "filter/filter_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
+#include "points/points.h"
 #include "sample/sample_plan.h"
 
 namespace test {
@@ -17,6 +19,8 @@ void as_device(const ek::Gradient& args);
 void as_device(const ek::Labels& args);
 void as_device(const ek::Inverse& args);
 void as_device(const ek::Adjoint& args, bool forwards);
+void as_device(const ek::AxisFilter& args);
+void as_device(const ek::MovePoints& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>

@@ -5,12 +5,15 @@
 #include "adjoint/adjoint.h"
 #include "adjoint/adjoint_voxel-inl.h"
 #include "device.h"
+#include "filter/filter.h"
+#include "filter/filter_voxel-inl.h"
 #include "gradient/gradient.h"
 #include "gradient/gradient_voxel-inl.h"
 #include "inverse/inverse.h"
 #include "inverse/inverse_voxel-inl.h"
 #include "labels/labels.h"
 #include "labels/labels_voxel-inl.h"
+#include "points/points_voxel-inl.h"
 
 namespace test {
 
@@ -34,6 +37,16 @@ void as_device(const ek::Adjoint& args, bool forwards) {
   const auto run = [&](const auto& voxel) { every_thread(voxel, voxel, forwards); };
   std::vector<int64_t> space(static_cast<size_t>(ek::device::adjoint_passes(plan, nullptr, run) / 8));
   ek::device::adjoint_passes(plan, reinterpret_cast<char*>(space.data()), run);
+}
+
+void as_device(const ek::AxisFilter& args) {
+  ek::check(args);
+  ek::device::with_filter_voxel(args, [](const auto& voxel) { every_thread(voxel, voxel); });
+}
+
+void as_device(const ek::MovePoints& args) {
+  ek::device::with_point_voxel(ek::plan_points(args).sample,
+                               [](const auto& voxel) { every_thread(voxel, voxel); });
 }
 
 }  // namespace test

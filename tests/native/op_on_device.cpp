@@ -3,9 +3,11 @@
 
 #include "adjoint/adjoint.h"
 #include "device.h"
+#include "filter/filter.h"
 #include "gradient/gradient.h"
 #include "inverse/inverse.h"
 #include "labels/labels.h"
+#include "points/points.h"
 #include "tensors.h"
 
 namespace test {
@@ -107,6 +109,69 @@ void labels(Source& source, Check& check) {
   }
 }
 
+void points(Source& source, Check& check) {
+  ek::MovePoints args;
+  args.dims = static_cast<int>(source.any({3, 2}));
+  args.flow = shape(source, source.between(1, 2), args.dims, args.dims);
+  args.points = args.flow;
+  args.points.d = args.points.h = 1;
+  args.points.w = source.axis(1000);
+  args.points.channels_last = true;
+  args.out = args.points;
+  args.boundary = boundary(source);
+  const Stored flow(source, args.flow, 2.0f), places(source, args.points, source.any({5.0f, 50.0f}));
+  args.flow.data = flow.data();
+  args.points.data = places.data();
+  if (source.one_in(12)) args.points.h = 2;
+  check.all(
+      [&](Run& run) {
+        ek::MovePoints call = args;
+        call.out.data = run.output<float>(args.out.elements());
+        if (run.as_device) return as_device(call);
+        ek::move_points(call, run.isa, run.parallel);
+      },
+      true);
+}
+
+// Random tables: what they mean is another matter.
+void filter(Source& source, Check& check) {
+  const ek::Type kinds[] = {ek::Type::kFloat32, ek::Type::kFloat16, ek::Type::kUint8, ek::Type::kInt16};
+  ek::AxisFilter args;
+  args.outer = source.between(1, 5);
+  args.in_size = source.axis(300);
+  args.out_size = source.axis(300);
+  args.inner = source.one_in(2) ? 1 : source.axis(40);
+  args.taps = source.between(1, 5);
+  args.columns = (args.out_size + ek::kColumns - 1) / ek::kColumns * ek::kColumns;
+  if (source.one_in(2) || args.inner == 1) {
+    args.out_type = kinds[source.below(4)];
+  } else {
+    args.in_type = kinds[source.below(4)];
+    args.out_type = source.one_in(2) ? args.in_type : ek::Type::kFloat32;
+  }
+  Array<int32_t> base(args.columns), index(args.taps * args.columns);
+  for (int64_t i = 0; i < base.size(); ++i) base[i] = static_cast<int32_t>(source.below(args.in_size));
+  for (int64_t i = 0; i < index.size(); ++i) index[i] = static_cast<int32_t>(source.below(args.in_size));
+  Array<float> scale(args.columns), weight(index.size());
+  for (int64_t i = 0; i < scale.size(); ++i) scale[i] = static_cast<float>(source.below(3)) / 2.0f;
+  for (int64_t i = 0; i < weight.size(); ++i) weight[i] = static_cast<float>(source.below(9)) / 8.0f - 0.5f;
+  ek::Tensor in;
+  in.n = args.outer, in.c = args.in_size, in.d = in.h = 1, in.w = args.inner, in.type = args.in_type;
+  const Stored image(source, in, 100.0f);
+  args.in = image.data();
+  args.base = base.data(), args.index = index.data();
+  args.scale = scale.data(), args.weight = weight.data();
+  if (source.one_in(12)) base[0] = source.any({-1, static_cast<int32_t>(args.in_size)});
+  check.all(
+      [&](Run& run) {
+        ek::AxisFilter call = args;
+        call.out = output_like(run, args.out_type, args.outer * args.out_size * args.inner, 1);
+        if (run.as_device) return as_device(call);
+        ek::filter_axis(call, run.isa, run.parallel);
+      },
+      true);
+}
+
 // A device sums in another order than the processor, and more exactly: the more parts there are in a sum, the
 // further off the latter is.
 void require_close(const Check& check, const Array<float>& got, const Array<float>& want, float scale) {
@@ -166,10 +231,9 @@ void adjoint(Source& source, Check& check) {
   });
 }
 
-const Register registered[] = {{"device_warp_adjoint", adjoint},
-                               {"device_warp_gradient", gradient},
-                               {"device_invert", inverse},
-                               {"device_warp_labels", labels}};
+const Register registered[] = {{"device_filter_axis", filter},   {"device_move_points", points},
+                               {"device_warp_adjoint", adjoint}, {"device_warp_gradient", gradient},
+                               {"device_invert", inverse},       {"device_warp_labels", labels}};
 
 }  // namespace
 }  // namespace test

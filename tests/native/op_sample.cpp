@@ -1,4 +1,5 @@
 // Sampling where a normalised grid or an affine map says: the output has a grid of its own.
+#include "device.h"
 #include "sample/sample.h"
 #include "tensors.h"
 
@@ -88,12 +89,15 @@ void exercise(Source& source, Check& check) {
   const ek::Type type = args.out.type;
   const bool bad = source.one_in(12);
   if (bad) spoil(source, args);
-  check.all([&](Run& run) {
-    ek::Sample call = args;
-    void* out = output_like(run, type, size, skip);
-    if (!call.out.data) call.out.data = out;
-    ek::sample(call, run.isa, run.parallel);
-  });
+  check.all(
+      [&](Run& run) {
+        ek::Sample call = args;
+        void* out = output_like(run, type, size, skip);
+        if (!call.out.data) call.out.data = out;
+        if (run.as_device) return as_device(call);
+        ek::sample(call, run.isa, run.parallel);
+      },
+      true);
   if (bad) check.refuses();
 }
 
