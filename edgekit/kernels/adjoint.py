@@ -156,5 +156,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=3e-6,
     cases=cases,
-    numba="edgekit.kernels.numba.registration:adjoint",
+    numba="edgekit.kernels.numba.adjoint:run",
 )

@@ -134,5 +134,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=1e-6,
     cases=cases,
-    numba="edgekit.kernels.numba.registration:gradient",
+    numba="edgekit.kernels.numba.gradient:run",
 )

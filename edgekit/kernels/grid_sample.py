@@ -151,7 +151,7 @@ def reference(
         ],
         axis=1,
     )
-    return (sample(image, at, order, _boundary(order, padding_mode, align_corners), cubic=CUBIC),)
+    return (sample(image, at, order, padding_boundary(order, padding_mode, align_corners), cubic=CUBIC),)
 
 
 def coordinates(
@@ -178,7 +178,7 @@ def coordinates(
     return near
 
 
-def _boundary(order: int, padding_mode: str, align_corners: bool) -> str:
+def padding_boundary(order: int, padding_mode: str, align_corners: bool) -> str:
     """How the image is extended for coordinates that are padded already."""
     if padding_mode == "zeros":
         return "zero"
@@ -259,4 +259,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=2e-6,
     cases=cases,
+    numba="edgekit.kernels.numba.sample:grid_sample",
 )

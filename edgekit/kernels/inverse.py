@@ -149,5 +149,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=5e-6,
     cases=cases,
-    numba="edgekit.kernels.numba.registration:inverse",
+    numba="edgekit.kernels.numba.inverse:run",
 )

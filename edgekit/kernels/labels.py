@@ -133,5 +133,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=0.0,
     cases=cases,
-    numba="edgekit.kernels.numba.registration:labels",
+    numba="edgekit.kernels.numba.labels:run",
 )

@@ -131,5 +131,5 @@ OPERATOR = Operator(
     native=_native,
     tolerance=6e-7,
     cases=cases,
-    numba="edgekit.kernels.numba.registration:points",
+    numba="edgekit.kernels.numba.points:run",
 )

@@ -29,7 +29,8 @@ def span_of(size: int, order: int, boundary: str) -> Span:
         return (-FAR_VOX, FAR_VOX, FAR_VOX, 0.0)
     if order == 1 and boundary == "edge":
         return (0.0, size - 1.0, max(size - 2.0, 0.0), 1.0)
-    beyond = 3.0 if order == 3 else 1.0
+    # Linear: at one voxel beyond, the second corner would be inside at weight 0, and 0 * inf is NaN.
+    beyond = {0: 1.0, 1: 2.0, 3: 3.0}[order]
     return (-beyond, size - 1.0 + beyond, size - 1.0 + beyond, 1.0)
 
 
