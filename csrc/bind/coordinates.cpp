@@ -43,8 +43,9 @@ Sample sample_of(const py::array& image, const py::array& out, int order) {
   Sample args;
   args.image = tensor("image", image, Use::kRead);
   args.out = tensor("out", out, Use::kWrite);
-  // A result of one voxel lies in memory both ways.
+  // One voxel lies in memory both ways.
   if (args.out.voxels() == 1) args.out.channels_last = args.image.channels_last;
+  if (args.image.voxels() == 1) args.image.channels_last = args.out.channels_last;
   args.dims = static_cast<int>(image.ndim()) - 2;
   args.order = order;
   return args;

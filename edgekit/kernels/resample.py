@@ -16,6 +16,7 @@ from edgekit.errors import KernelError
 from edgekit.kernels.base import Case, Doubles, Operator, as_doubles, rounded
 from edgekit.kernels.checks import (
     IMAGES,
+    LABELS,
     MAX_AXIS,
     MAX_ELEMENTS,
     check_choice,
@@ -72,8 +73,8 @@ def resample(
     threads nor on the instruction set.
 
     Args:
-        image: [N, C, D, H, W] or [N, C, H, W]; float32, float16, uint8 or int16; C-contiguous or
-            channels-last.
+        image: [N, C, D, H, W] or [N, C, H, W]; float32, float16, uint8 or int16, and with order 0 any
+            integers or booleans; C-contiguous or channels-last.
         shape: Size of the grid to have, (D', H', W') or (H', W').
         matrix_vox: From voxels of the result to voxels of the image, in the order of the axes, voxel centres
             being whole: [axes, axes + 1], or homogeneous [axes + 1, axes + 1]. By default both grids cover
@@ -96,10 +97,11 @@ def resample(
             2^31 elements or more.
     """
     where = "resample"
-    source = check_input(image, "image", where=where, ranks=(4, 5), dtypes=IMAGES, channels_last=True)
+    check_choice(order, "order", ORDERS, where=where)
+    dtypes = IMAGES if order else (*IMAGES, *LABELS)
+    source = check_input(image, "image", where=where, ranks=(4, 5), dtypes=dtypes, channels_last=True)
     wanted = _check_shape(shape, source, where)
     matrix = _check_matrix(matrix_vox, source.shape[2:], wanted, where)
-    check_choice(order, "order", ORDERS, where=where)
     check_choice(boundary, "boundary", BOUNDARIES, where=where)
     smooth = check_flag(antialias, "antialias", where=where)
     target = check_output(out, empty_image(source, wanted), (source,), where=where)
@@ -159,18 +161,32 @@ def reference(
     order: int = 1,
     boundary: str = "edge",
     antialias: bool = True,
-) -> tuple[Doubles]:
-    """The definition in float64: smooth, then sample."""
+) -> tuple[Array]:
+    """The definition: smooth, then sample in float64; with order 0 the very voxels."""
     matrix = _check_matrix(matrix_vox, image.shape[2:], shape, "resample")
+    if order == 0:
+        return (_nearest(image, shape, matrix, boundary),)
     smooth = as_doubles(image)
     for axis, sigma in enumerate(sigmas_vox(matrix, order, antialias)):
         smooth = _smoothed(smooth, axis + 2, sigma, boundary)
-    grid = np.indices(tuple(shape)).astype(np.float64)
-    at = np.stack([sum(m * p for m, p in zip(row[:-1], grid, strict=True)) + row[-1] for row in matrix])
-    if order == 0:
-        at = np.floor(at + 0.5)
-    at = _near(at, np.asarray(image.shape[2:]), boundary)
+    at = _near(_coordinates(shape, matrix), np.asarray(image.shape[2:]), boundary)
     return (sample(smooth, np.broadcast_to(at, (len(image), *at.shape)), order, boundary),)
+
+
+def _coordinates(shape: Sequence[int], matrix: Doubles) -> Doubles:
+    """Where the voxels of the result sample the image: [axes, *shape]."""
+    grid = np.indices(tuple(shape)).astype(np.float64)
+    return np.stack([sum(m * p for m, p in zip(row[:-1], grid, strict=True)) + row[-1] for row in matrix])
+
+
+def _nearest(image: Array, shape: Sequence[int], matrix: Doubles, boundary: str) -> Array:
+    at = np.floor(_coordinates(shape, matrix) + 0.5)
+    index = [
+        extend(line.astype(np.intp), size, boundary) for line, size in zip(at, image.shape[2:], strict=True)
+    ]
+    inside = np.all([line != OUTSIDE for line in index], axis=0)
+    flat = np.ravel_multi_index([np.where(inside, line, 0) for line in index], image.shape[2:])
+    return np.where(inside, image.reshape(*image.shape[:2], -1)[:, :, flat], image.dtype.type(0))
 
 
 def _near(at: Doubles, sizes: Indices, boundary: str) -> Doubles:
@@ -320,7 +336,11 @@ def _native(
     def sample_affine(source: Array, target: Array) -> None:
         module.sample_affine(source, matrix, target, order=order, boundary=boundary, threads=threads, isa=isa)
 
-    if order == 0 or (not any(sigmas) and not _is_diagonal(matrix)):
+    if order == 0:
+        last = is_channels_last(image)
+        sample_affine(_as_words(image, last), _as_words(out, last))
+        return
+    if not any(sigmas) and not _is_diagonal(matrix):
         sample_affine(image, out)
         return
     filters = {}
@@ -341,6 +361,15 @@ def _native(
     sample_affine(smooth, exact)
     if exact is not out:
         out[...] = rounded(exact, out.dtype)
+
+
+def _as_words(labels: Array, last: bool) -> Array:
+    """Integers of any type as what the native kernel copies: an image whose channels are their parts."""
+    if labels.dtype.name in IMAGES:
+        return labels
+    word = np.uint8 if labels.itemsize == 1 else np.int16
+    memory = np.moveaxis(labels, 1, -1) if last else labels.reshape(-1, *labels.shape[2:], 1)
+    return np.moveaxis(memory.view(word), -1, 1)
 
 
 def _is_diagonal(matrix: Doubles) -> bool:
@@ -431,8 +460,12 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
             if math.prod(wanted) > 20000 and label != "same field":  # slow in float64
                 continue
             for turn, (order, boundary) in enumerate(itertools.product(ORDERS, BOUNDARIES)):
-                dtype = IMAGES[turn % len(IMAGES)] if number % 3 == 1 else "float32"
-                image = (values if dtype != "uint8" else np.abs(values)).astype(dtype)
+                types = IMAGES if order else (*IMAGES, *LABELS)
+                dtype = types[(turn + number) % len(types)] if number % 3 == 1 else "float32"
+                image = (values if dtype[0] != "u" else np.abs(values)).astype(dtype)
+                if order == 0 and image.dtype.kind in "iu":  # every bit
+                    limits = np.iinfo(image.dtype)
+                    image = rng.integers(limits.min, limits.max, image.shape, dtype, endpoint=True)
                 last = turn % 4 == 3
                 if last:
                     image = np.moveaxis(np.ascontiguousarray(np.moveaxis(image, 1, -1)), -1, 1)

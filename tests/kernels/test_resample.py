@@ -12,6 +12,7 @@ from scipy.ndimage import affine_transform, gaussian_filter
 
 from edgekit.errors import KernelError
 from edgekit.kernels import coords, resample
+from edgekit.kernels.checks import LABELS
 from edgekit.kernels.interpolation import BOUNDARIES
 from edgekit.kernels.resample import OPERATOR, gaussian, sigmas_vox
 
@@ -228,10 +229,25 @@ def test_channels_last_in_channels_last_out(straight):
     np.testing.assert_allclose(one, resample(image, (1, 1, 1), matrix), rtol=0, atol=1e-6)
 
 
-def test_labels_stay_labels():
-    labels = np.random.default_rng(3).integers(0, 200, (1, 1, 9, 8, 7)).astype(np.uint8)
-    for matrix in (None, oblique(3, 1.3)):
-        assert set(np.unique(resample(labels, (5, 5, 5), matrix, order=0))) <= set(np.unique(labels))
+@pytest.mark.parametrize("dtype", LABELS)
+@pytest.mark.parametrize("shape", [(2, 3, 9, 8, 7), (1, 2, 1, 1, 1), (1, 1, 12, 5)])
+def test_labels_of_any_type_stay_labels(dtype, shape):
+    whole = np.random.default_rng(3).integers(-(2**63), 2**63 - 1, shape)
+    labels = (whole > 0) if dtype == "bool" else whole.view(np.uint64).astype(dtype)
+    wanted = (5, 4, 6)[: len(shape) - 2]
+    index = [
+        np.floor((np.arange(m) + 0.5) * n / m).astype(int) for n, m in zip(shape[2:], wanted, strict=True)
+    ]
+    want = labels[(slice(None), slice(None), *np.ix_(*index))]
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(labels, 1, -1)), -1, 1)
+    for image in (labels, last):
+        got = resample(image, wanted, order=0)
+        assert got.dtype == labels.dtype
+        np.testing.assert_array_equal(got, want)
+    turned = resample(labels, wanted, oblique(len(wanted), 1.3), order=0, boundary="mirror")
+    assert np.isin(turned, labels).all()
+    with pytest.raises(KernelError, match="image: want float32"):
+        resample(labels.astype(np.int32), wanted, order=1)
 
 
 @pytest.mark.parametrize("variant", [v for v in OPERATOR.variants if not v.missing()], ids=lambda v: v.name)
