@@ -3,14 +3,59 @@ import numpy.typing as npt
 
 def isas() -> list[str]: ...
 def isa() -> str: ...
+def gpu_missing() -> str: ...
 def warp(
+    image: npt.NDArray[np.generic],
+    flow: npt.NDArray[np.floating],
+    out: npt.NDArray[np.generic],
+    *,
+    order: int = 1,
+    boundary: str = "edge",
+    add_flow: bool = False,
+    scale: float = 1.0,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def warp_adjoint(
+    values: npt.NDArray[np.float32],
+    flow: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    count: npt.NDArray[np.float32] | None = None,
+    *,
+    order: int = 1,
+    boundary: str = "edge",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def warp_gradient(
+    cotangent: npt.NDArray[np.float32],
     image: npt.NDArray[np.float32],
     flow: npt.NDArray[np.float32],
     out: npt.NDArray[np.float32],
     *,
     order: int = 1,
     boundary: str = "edge",
-    add_image: bool = False,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def invert(
+    flow: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    residual: npt.NDArray[np.float32],
+    *,
+    iterations: int = 20,
+    tolerance: float = 1e-3,
+    boundary: str = "edge",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def warp_labels(
+    labels: npt.NDArray[np.generic],
+    flow: npt.NDArray[np.float32],
+    out: npt.NDArray[np.generic],
+    *,
+    linear: bool = False,
+    boundary: str = "edge",
     threads: int = 1,
     isa: str = "",
 ) -> None: ...

@@ -21,7 +21,7 @@ from edgekit import target as targets
 from edgekit._version import __version__
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Availability
-from edgekit.kernels.base import NUMBA, numba_is_forced, numba_missing
+from edgekit.kernels.base import NUMBA, gpu_missing, numba_is_forced, numba_missing
 from edgekit.machine import Machine
 from edgekit.registry import Requirement
 from edgekit.target import Target
@@ -72,6 +72,7 @@ class Diagnosis:
         python: Version of the interpreter, and whether it is new enough.
         backends: What compiles and runs networks.
         kernels: The compiled kernels.
+        gpu: The same for a GPU.
         packages: Optional packages.
         machine: This machine.
         target: Name of the target that describes this machine best, or empty.
@@ -84,6 +85,7 @@ class Diagnosis:
     python: Finding
     backends: tuple[Finding, ...]
     kernels: Finding
+    gpu: Finding
     packages: tuple[Finding, ...]
     machine: Machine
     target: str
@@ -108,6 +110,7 @@ def examine() -> Diagnosis:
             edgekit=__version__,
             python=_python(),
             kernels=_guarded("kernels", "run operators fast", _kernels),
+            gpu=_guarded("CUDA kernels", "run operators on a GPU", _gpu),
             packages=tuple(
                 _guarded(r.distribution, purpose, partial(_package, r)) for purpose, r in _PACKAGES.items()
             ),
@@ -190,6 +193,11 @@ def _kernels() -> Availability:
     if status.isas:
         return Availability("broken", reason=numba_missing(), hint="unset EDGEKIT_ISA")
     return Availability("missing", reason=reason, hint="pip install --force-reinstall edgekit")
+
+
+def _gpu() -> Availability:
+    reason = gpu_missing()
+    return Availability("missing", reason=reason) if reason else Availability("found")
 
 
 def _python() -> Finding:

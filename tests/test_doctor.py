@@ -197,6 +197,14 @@ def test_kernels_where_numba_is_asked_for(
     assert (found.state, found.reason) == (state, no_numba or status.missing)
 
 
+@pytest.mark.parametrize(("reason", "state"), [("", "found"), ("no GPU: none", "missing")])
+def test_gpu(reason: str, state: str, use: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    use("fine")  # type: ignore[operator]
+    monkeypatch.setattr(doctor, "gpu_missing", lambda: reason)
+    found = examine().gpu
+    assert (found.state, found.reason) == (state, reason)
+
+
 def test_a_broken_target_folder_is_survived(
     use: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

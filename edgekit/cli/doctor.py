@@ -43,7 +43,7 @@ def _show(diagnosis: Diagnosis) -> None:
     output.say(f"target: {diagnosis.target or 'none describes this machine'}{others}")
     output.say()
     _findings("backends", diagnosis.backends)
-    _findings("the rest", (diagnosis.python, diagnosis.kernels, *diagnosis.packages))
+    _findings("the rest", (diagnosis.python, diagnosis.kernels, diagnosis.gpu, *diagnosis.packages))
 
 
 def _findings(title: str, findings: Iterable[Finding]) -> None:

@@ -72,7 +72,7 @@ class Variant:
     """One implementation of an operator.
 
     Attributes:
-        name: Such as ``"avx2"``, or ``"numba"``.
+        name: Such as ``"avx2"``, ``"cuda"`` (which copies arrays to a GPU and back) or ``"numba"``.
         run: ``run(*inputs, outputs=, threads=, **options)`` fills ``outputs``; arguments were checked.
         tolerance: Largest error against the reference, as a share of the largest value (at least 1).
         missing: Why it cannot run here, or an empty string.
@@ -112,22 +112,15 @@ class Operator:
     @property
     def variants(self) -> tuple[Variant, ...]:
         """Every implementation, whether it can run here or not."""
-        native = tuple(self._native_variant(isa) for isa in ISAS)
-        return (
-            (*native, Variant("numba", self._run_numba, self.tolerance, numba_missing))
-            if self.numba
-            else native
-        )
+        native = [self._native_variant(isa, functools.partial(_isa_missing, isa)) for isa in ISAS]
+        native.append(self._native_variant("cuda", gpu_missing))
+        if self.numba:
+            native.append(Variant("numba", self._run_numba, self.tolerance, numba_missing))
+        return tuple(native)
 
-    def _native_variant(self, isa: str) -> Variant:
+    def _native_variant(self, isa: str, missing: Callable[[], str]) -> Variant:
         def run(*inputs: Array, **options: Any) -> None:
             self.native(_load_native()[0], *inputs, isa=isa, **options)
-
-        def missing() -> str:
-            status = native_status()
-            if isa in status.isas:
-                return ""
-            return status.missing or f"this processor or build has no {isa}"
 
         return Variant(isa, run, self.tolerance, missing)
 
@@ -199,6 +192,20 @@ def native_status() -> NativeStatus:
         return NativeStatus(module.isa(), isas, "")
     except ValueError as error:
         return NativeStatus("", isas, str(error))
+
+
+def _isa_missing(isa: str) -> str:
+    status = native_status()
+    if isa in status.isas:
+        return ""
+    return status.missing or f"this processor or build has no {isa}"
+
+
+@functools.cache
+def gpu_missing() -> str:
+    """Why operators cannot run on a GPU; empty if their ``"cuda"`` variants can."""
+    module, missing = _load_native()
+    return missing if module is None else str(module.gpu_missing())
 
 
 @functools.cache
