@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from edgekit import _C
 from edgekit.errors import KernelError
 from edgekit.kernels import warp, warp_adjoint
 from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
@@ -126,3 +127,19 @@ def test_bad_options_are_refused():
             warp_adjoint(values, flow, **options)
     with pytest.raises(KernelError, match="flow_vox: want batch and grid"):
         warp_adjoint(values, flow[..., :3].copy())
+
+
+def test_the_extension_checks_for_itself():
+    values, flow, out, count = (np.zeros((1, c, 4, 5), np.float32) for c in (3, 2, 3, 1))
+    _C.warp_adjoint(values, flow, out, count)
+    for arguments in (
+        (values, flow, values),
+        (values, flow[:, :1].copy(), out),
+        (values, flow, out[:, :2].copy()),
+        (values, flow, out, out[:, :1]),
+        (values, flow, out, count[..., :4].copy()),
+        (values.astype(np.float16), flow, out.astype(np.float16)),
+        (values[None], flow, out),
+    ):
+        with pytest.raises(ValueError, match=r"must|differ|overlaps"):
+            _C.warp_adjoint(*arguments)

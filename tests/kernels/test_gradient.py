@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit import _C
 from edgekit.errors import KernelError
 from edgekit.kernels import warp, warp_gradient
 from edgekit.kernels.integrate import smooth_field
@@ -144,3 +145,18 @@ def test_bad_arguments_are_refused():
         warp_gradient(image[:, :1].copy(), image, flow)
     with pytest.raises(KernelError, match="flow_vox: want batch and grid"):
         warp_gradient(image, image, flow[..., :3].copy())
+
+
+def test_the_extension_checks_for_itself():
+    cotangent, image, flow, out = (np.zeros((1, c, 4, 5), np.float32) for c in (3, 3, 2, 2))
+    _C.warp_gradient(cotangent, image, flow, out)
+    for arguments in (
+        (cotangent, image, flow, flow),
+        (cotangent, image, flow, image[:, :2]),
+        (cotangent[:, :1].copy(), image, flow, out),
+        (cotangent, image, flow, out[..., :4].copy()),
+        (cotangent, image, cotangent, out),
+        (cotangent, image.astype(np.float16), flow, out),
+    ):
+        with pytest.raises(ValueError, match=r"must|differ|overlaps"):
+            _C.warp_gradient(*arguments)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit import _C
 from edgekit.errors import KernelError
 from edgekit.kernels import compose, integrate_velocity, invert, warp
 from edgekit.kernels.integrate import smooth_field
@@ -104,3 +105,20 @@ def test_a_nan_is_where_the_search_meets_it_and_in_the_residual():
 def test_bad_options_are_refused(options, message):
     with pytest.raises(KernelError, match=message):
         invert(np.zeros((1, 2, 4, 4), np.float32), **options)
+
+
+def test_the_extension_checks_for_itself():
+    flow, out = np.zeros((2, 2, 2, 4, 5), np.float32)
+    residual = np.zeros(2, np.float32)
+    _C.invert(flow, out, residual)
+    for arguments in (
+        (flow, flow, residual),
+        (flow, out[:1].copy(), residual),
+        (flow, out, residual[:1].copy()),
+        (flow, out, residual.astype(np.float64)),
+        (flow[:, :1].copy(), out[:, :1].copy(), residual),
+    ):
+        with pytest.raises(ValueError, match=r"must|differ|overlaps"):
+            _C.invert(*arguments)
+    with pytest.raises(ValueError, match="iterations"):
+        _C.invert(flow, out, residual, iterations=-1)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgekit import _C
 from edgekit.errors import KernelError
 from edgekit.kernels import warp, warp_labels
 from edgekit.kernels.checks import LABELS
@@ -138,3 +139,19 @@ def test_bad_arguments_are_refused():
         warp_labels(labels.astype(np.float32), flow)
     with pytest.raises(KernelError, match="overlaps"):
         warp_labels(labels, flow, out=labels)
+
+
+def test_the_extension_checks_for_itself():
+    labels, flow = np.zeros((1, 1, 4, 5), np.int64), np.zeros((1, 2, 4, 5), np.float32)
+    out = np.zeros_like(labels)
+    _C.warp_labels(labels, flow, out)
+    for arguments in (
+        (labels, flow, labels),
+        (labels, flow, out.astype(np.int32)),
+        (labels, flow, out.astype(np.uint64)),
+        (labels.astype(np.float32), flow, out.astype(np.float32)),
+        (labels, flow[:, :1].copy(), out),
+        (labels, flow, out[..., :4].copy()),
+    ):
+        with pytest.raises(ValueError, match=r"must|differ|overlaps"):
+            _C.warp_labels(*arguments)
