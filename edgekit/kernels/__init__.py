@@ -4,9 +4,11 @@
     flow_vox = kernels.integrate_velocity(velocity_vox)         # scaling and squaring
     det = kernels.jacobian_determinant(flow_vox)                # of p -> p + flow[p]
 
-Each operator has a meaning, a NumPy float64 reference, test cases and native variants, registered in
-:data:`edgekit.kernels.base.OPERATORS`. Importing this package loads NumPy and nothing else; the compiled
-extension is loaded at the first call, and :func:`native_status` says whether it could be.
+Each operator has a meaning, a NumPy float64 reference, test cases, native variants and one for Numba,
+registered in :data:`edgekit.kernels.base.OPERATORS`. Importing this package loads NumPy and nothing else; the
+compiled extension is loaded at the first call, and :func:`native_status` says whether it could be. Where it
+could not, Numba compiles the operators if it is installed, and otherwise their references run; a warning says
+so. ``EDGEKIT_ISA`` in the environment asks for an instruction set, such as ``avx2``, or for ``numba``.
 """
 
 from __future__ import annotations

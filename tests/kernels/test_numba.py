@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit.kernels.base import numba_missing
+from edgekit.kernels.base import OPERATORS, numba_missing
 from edgekit.kernels.numba.jit import compiled, each_row
 from edgekit.kernels.numba.mathematics import from_half, to_half
 
@@ -37,6 +37,10 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_numba_is_installed():
     assert numba_missing() == ""
+
+
+def test_every_operator_has_a_numba_variant():
+    assert all(OPERATORS[name].variants[-1].name == "numba" for name in OPERATORS)
 
 
 def test_without_the_extension_numba_runs_and_says_so():
