@@ -37,6 +37,10 @@ void check_affine(const Sample& args) {
   }
 }
 
+// So much of each plane of the image, times the planes that a displacement of a few voxels reaches, stays in
+// the cache of a core while the planes of the output go by.
+constexpr int64_t kBandBytes = 96 * 1024;
+
 void check(const Sample& args) {
   const auto &image = args.image, &coordinates = args.coordinates, &out = args.out;
   require(args.dims == 2 || args.dims == 3, "dims must be 2 or 3, got " + std::to_string(args.dims));
@@ -110,13 +114,16 @@ SamplePlan plan_sample(const Sample& args) {
   set_axes(plan);
   plan.rows = args.out.n * args.out.d * args.out.h;
   plan.rows_per_task = std::max<int64_t>(1, kVoxelsPerTask / args.out.w);
+  plan.band = std::clamp<int64_t>(kBandBytes / (args.image.w * args.image.c * size_of(args.image.type)), 1,
+                                  args.out.h);
   return plan;
 }
 
 int64_t tasks_of(const SamplePlan& plan) { return (plan.rows + plan.rows_per_task - 1) / plan.rows_per_task; }
 
 void sample(const Sample& args, Isa isa, const Parallel& parallel) {
-  require(args.image.type != Type::kInt32 && args.image.type != Type::kInt64, "labels cannot be interpolated");
+  require(args.image.type != Type::kInt32 && args.image.type != Type::kInt64,
+          "labels cannot be interpolated");
   const SamplePlan plan = plan_sample(args);
   parallel(tasks_of(plan), body(isa), &plan);
 }

@@ -21,6 +21,10 @@ void integrate_velocity(const Tensor& velocity, const Tensor& out, const Tensor&
                         Boundary boundary, Stream stream) {
   require(out.same_shape(velocity) && spare.same_shape(velocity), "velocity, out and spare differ in shape");
   require(steps >= 0, "steps must not be negative");
+  require(velocity.type == Type::kFloat32 && out.type == Type::kFloat32 && spare.type == Type::kFloat32,
+          "velocity, out and spare must be float32");
+  require(!velocity.channels_last && !out.channels_last && !spare.channels_last,
+          "velocity, out and spare must be planar");
   if (steps == 0) {
     require(!overlap(out, velocity), "out overlaps an input");
     check(cudaMemcpyAsync(out.data, velocity.data, out.bytes(), cudaMemcpyDeviceToDevice, stream));

@@ -51,6 +51,7 @@ struct SamplePlan {
   Axis axis[3];  // z, y, x
   int64_t rows = 0;
   int64_t rows_per_task = 1;
+  int64_t band = 1;  // how many rows of a plane are done before the next plane's
 };
 
 // One body per instruction set; `context` is a SamplePlan.
