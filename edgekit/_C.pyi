@@ -4,6 +4,13 @@ import numpy.typing as npt
 def isas() -> list[str]: ...
 def isa() -> str: ...
 def gpu_missing() -> str: ...
+def gpu_integrate_velocity(
+    velocity: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    *,
+    steps: int,
+    boundary: str = "edge",
+) -> None: ...
 def warp(
     image: npt.NDArray[np.generic],
     flow: npt.NDArray[np.floating],

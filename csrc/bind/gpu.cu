@@ -144,6 +144,17 @@ void filter_axis(const AxisFilter& args) {
   staging.finish();
 }
 
+void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary) {
+  require(out.same_shape(velocity) && !overlap(out, velocity), "out and velocity overlap or differ in shape");
+  Staging staging;
+  Tensor from = velocity, to = out, spare = out;
+  staging.input(from);
+  staging.output(to);
+  spare.data = staging.space(out.bytes());
+  cuda::integrate_velocity(from, to, spare, steps, boundary, kStream);
+  staging.finish();
+}
+
 void move_points(const MovePoints& args) {
   plan_points(args);
   Staging staging;

@@ -22,6 +22,8 @@ std::string missing();
 
 // Each throws Error for bad arguments or without a GPU, and cuda::CudaError if the device fails.
 void filter_axis(const AxisFilter& args);
+// exp(velocity) in `steps` compositions, without a copy between them: planar float32 fields of one shape.
+void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary);
 void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void move_points(const MovePoints& args);

@@ -74,6 +74,9 @@ def _native(
     workspace: Array | None = None,
 ) -> None:
     (out,) = outputs
+    if isa == "cuda":
+        module.gpu_integrate_velocity(velocity, out, steps=steps, boundary=boundary)
+        return
     if steps == 0:
         out[...] = velocity
         return
