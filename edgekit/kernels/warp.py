@@ -56,7 +56,8 @@ def warp(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array like ``image``, of its kind. Integers are rounded (halves to even) and saturate.
+        ``out``, or a new array like ``image``, of its kind. Integers are rounded (halves to even) and
+        saturate.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from edgekit import kernels
 from edgekit.errors import SpecError
 from edgekit.kernels.integrate import MAX_STEPS
-from edgekit.kernels.warp import BOUNDARIES, ORDERS
+from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
 from edgekit.spec import Array, TensorSpec
 from edgekit.steps.base import Option, StepKind
 
