@@ -172,6 +172,7 @@ def test_without_a_place_for_machine_code_it_is_compiled_all_the_same(tmp_path, 
     (tmp_path / "file").touch()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     assert compiled(lambda x: x + 1)(2) == 3
+    assert not list(Path(__file__).parent.rglob("*.nb[ci]"))  # where Numba by itself would have put it
 
 
 def test_every_float16_is_read_exactly():

@@ -128,17 +128,21 @@ def _push(
         known = weights[0, 0] + weights[1, 0] + weights[2, 0]
         if known != known:
             continue
-        for tap in range(zs * ys * xs):
-            i, j, m = tap // (ys * xs), tap // xs % ys, tap % xs
-            z, y, x = indices[0, i], indices[1, j], indices[2, m]
-            plane = z if axis == 0 else y
-            if z < 0 or y < 0 or x < 0 or plane < low or plane >= high:
-                continue
-            voxel = (z * height + y) * width + x
-            line, weight = weights[0, i] * weights[1, j], weights[2, m]
-            for c in range(channels):
-                value = values[np.uint64(at + c * voxels + k)]
-                pushed = value * line * weight if plan.order == 3 else value * (line * weight)
-                out[np.uint64((n * channels + c) * voxels + voxel)] += pushed
-            if len(counts) > 0:
-                counts[np.uint64(n * voxels + voxel)] += line * weight
+        for i in range(zs):
+            for j in range(ys):
+                z, y = indices[0, i], indices[1, j]
+                plane = z if axis == 0 else y
+                if z < 0 or y < 0 or plane < low or plane >= high:
+                    continue
+                line = weights[0, i] * weights[1, j]
+                for m in range(xs):
+                    x, weight = indices[2, m], weights[2, m]
+                    if x < 0:
+                        continue
+                    voxel = (z * height + y) * width + x
+                    for c in range(channels):
+                        value = values[np.uint64(at + c * voxels + k)]
+                        pushed = value * line * weight if plan.order == 3 else value * (line * weight)
+                        out[np.uint64((n * channels + c) * voxels + voxel)] += pushed
+                    if len(counts) > 0:
+                        counts[np.uint64(n * voxels + voxel)] += line * weight

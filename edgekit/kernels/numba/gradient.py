@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.kernels.numba.block import BLOCK, NO_HALVES, Block, Plan, displace, new_block, plan_of, row_of
-from edgekit.kernels.numba.jit import called, compiled, each_row, inlined, memory_of
+from edgekit.kernels.numba.jit import called, compiled, each_row, inlined, memory_of, part
 from edgekit.kernels.numba.mathematics import EDGE, ONE, ZERO
 from edgekit.kernels.numba.taps import taps
 from edgekit.spec import Array
@@ -59,19 +59,22 @@ def _gradient_rows(begin: int, end: int, cotangent: Any, image: Any, flow: Any, 
                     if plan.order == 1:
                         _linear_slope(image, c * voxels, plan, indices, weights, slope)
                     else:
-                        _cubic_slope(image, c * voxels, plan, indices, weights, slopes, slope)
-                    total += cotangent[c * voxels + voxel] * slope
+                        size = plan.image.size
+                        _cubic_slope(image, c * voxels, size, dims, indices, weights, slopes, slope)
+                    factor = cotangent[c * voxels + voxel]
+                    for axis in range(3):
+                        total[axis] += factor * slope[axis]
                 _put_slopes(out, n * dims * voxels + voxel, k, plan, block, total)
 
 
-@called
+@part
 def _linear_slope(image: Any, base: int, plan: Plan, indices: Any, weights: Any, slope: Any) -> None:
     """The derivatives of one channel of a linear sample."""
-    wy, wx = weights[1, 1], weights[2, 1]
-    near, near_y, near_x = _plane_slope(image, base, plan, indices, 0, wy, wx)
+    size, wy, wx = plan.image.size, weights[1, 1], weights[2, 1]
+    near, near_y, near_x = _plane_slope(image, base, size, indices, 0, wy, wx)
     slope[1], slope[2] = near_y, near_x
     if plan.dims == 3:
-        far, far_y, far_x = _plane_slope(image, base, plan, indices, 1, wy, wx)
+        far, far_y, far_x = _plane_slope(image, base, size, indices, 1, wy, wx)
         wz = weights[0, 1]
         slope[0] = far - near
         slope[1] = near_y * (ONE - wz) + far_y * wz
@@ -79,25 +82,25 @@ def _linear_slope(image: Any, base: int, plan: Plan, indices: Any, weights: Any,
 
 
 @inlined
-def _plane_slope(image: Any, base: int, plan: Plan, indices: Any, i: int, wy: Any, wx: Any) -> Any:
+def _plane_slope(image: Any, base: int, size: Any, indices: Any, i: int, wy: Any, wx: Any) -> Any:
     """A linear sample in a plane, and its derivatives along y and x."""
-    a, b = _voxel(image, base, plan, indices, i, 0, 0), _voxel(image, base, plan, indices, i, 0, 1)
-    c, d = _voxel(image, base, plan, indices, i, 1, 0), _voxel(image, base, plan, indices, i, 1, 1)
+    a, b = _voxel(image, base, size, indices, i, 0, 0), _voxel(image, base, size, indices, i, 0, 1)
+    c, d = _voxel(image, base, size, indices, i, 1, 0), _voxel(image, base, size, indices, i, 1, 1)
     near, far = a * (ONE - wx) + b * wx, c * (ONE - wx) + d * wx
     return near * (ONE - wy) + far * wy, far - near, (b - a) * (ONE - wy) + (d - c) * wy
 
 
 @inlined
-def _voxel(image: Any, base: int, plan: Plan, indices: Any, i: int, j: int, m: int) -> Any:
+def _voxel(image: Any, base: int, size: Any, indices: Any, i: int, j: int, m: int) -> Any:
     """The voxel at a combination of taps, 0 outside."""
     z, y, x = indices[0, i], indices[1, j], indices[2, m]
     if z < 0 or y < 0 or x < 0:
         return ZERO
-    _, height, width = plan.image.size
+    _, height, width = size
     return image[np.uint64(base + (z * height + y) * width + x)]
 
 
-@called
+@part
 def _cubic_slopes(k: int, plan: Plan, block: Block, slopes: Any) -> None:
     """The derivatives of the cubic weights by the coordinate, along each axis."""
     a = np.float32(plan.cubic)
@@ -120,16 +123,23 @@ def _far_slope(x: Any, a: Any) -> Any:
 
 @called
 def _cubic_slope(
-    image: Any, base: int, plan: Plan, indices: Any, weights: Any, slopes: Any, slope: Any
+    image: Any,
+    base: int,
+    size: Any,
+    dims: int,
+    indices: Any,
+    weights: Any,
+    slopes: Any,
+    slope: Any,
 ) -> None:
     """The derivatives of one channel of a cubic sample."""
     slope[:] = ZERO
-    for i in range(4 if plan.dims == 3 else 1):
+    for i in range(4 if dims == 3 else 1):
         plane, along_y, along_x = ZERO, ZERO, ZERO
         for j in range(4):
             line, along = ZERO, ZERO
             for m in range(4):
-                value = _voxel(image, base, plan, indices, i, j, m)
+                value = _voxel(image, base, size, indices, i, j, m)
                 line += value * weights[2, m]
                 along += value * slopes[2, m]
             plane += line * weights[1, j]

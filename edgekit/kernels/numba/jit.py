@@ -7,10 +7,10 @@ The compiled functions release the interpreter's lock instead, and threads of Py
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -48,26 +48,29 @@ def called(function: Callable[P, R]) -> Callable[P, R]:
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls. Its machine code is kept on disk, if there is a place for it."""
-    try:
-        with _cache_folder():
-            return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to write: compile in every process
+    folder = _cache_folder()
+    if not folder:
         return called(function)
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = folder
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+    finally:
+        numba.config.CACHE_DIR = before
 
 
-@contextlib.contextmanager
-def _cache_folder() -> Iterator[None]:
-    """Keep machine code in a folder of the user's, named after the sources of all that is compiled.
+def _cache_folder() -> str:
+    """A folder of the user's, named after the sources of all that is compiled; empty if it cannot be made.
 
     By itself Numba would write beside the source files, and notice a change in a function's own file only.
     """
-    before = numba.config.CACHE_DIR
-    base = Path(before or user_cache_dir("edgekit", appauthor=False))
-    numba.config.CACHE_DIR = str(base / f"numba-{_sources()}")
+    base = Path(numba.config.CACHE_DIR or user_cache_dir("edgekit", appauthor=False))
+    folder = base / f"numba-{_sources()}"
     try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return ""
+    return str(folder) if os.access(folder, os.W_OK | os.X_OK) else ""
 
 
 @functools.cache

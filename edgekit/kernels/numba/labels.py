@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.kernels.numba.block import BLOCK, NO_HALVES, Block, Plan, displace, new_block, plan_of, row_of
 from edgekit.kernels.numba.fetch import nearest, offset
-from edgekit.kernels.numba.jit import called, compiled, each_row, memory_of
+from edgekit.kernels.numba.jit import compiled, each_row, memory_of, part
 from edgekit.kernels.numba.mathematics import ONE, ZERO
 from edgekit.spec import Array
 
@@ -50,7 +50,7 @@ def _labels_rows(begin: int, end: int, labels: Any, flow: Any, out: Any, flip: A
                     out[c * voxels + to] = label
 
 
-@called
+@part
 def _linear_label(
     labels: Any, base: int, k: int, plan: Plan, block: Block, around: Any, weights: Any, flip: Any
 ) -> Any:

@@ -1,4 +1,4 @@
-"""Voxels and weights along one axis, for operators that need them one by one."""
+"""Voxels and weights along each axis, for operators that need them one by one."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Any
 import numpy as np
 
 from edgekit.kernels.numba.block import Block, Plan
-from edgekit.kernels.numba.jit import called
-from edgekit.kernels.numba.mathematics import ONE, cubic_weights, extended
+from edgekit.kernels.numba.jit import called, part
+from edgekit.kernels.numba.mathematics import HALF, ONE, cubic_weights, extended
+
+
+@part
+def taps(k: int, axis: int, plan: Plan, block: Block, indices: Any, weights: Any) -> int:
+    """Voxels (or -1) and weights of one coordinate along an axis; returns how many there are.
+
+    Along z a plane has one, of weight 1, which changes nothing.
+    """
+    order = plan.order if axis > 0 or plan.dims == 3 else 0
+    first, weight = np.int64(block.first[axis, k]), block.weight[axis, k]
+    return _fill(first, weight, plan.image.size[axis], order, plan.boundary, indices[axis], weights[axis])
 
 
 @called
-def taps(k: int, axis: int, plan: Plan, block: Block, indices: Any, weights: Any) -> int:
-    """Voxels (or -1) and weights of one coordinate along an axis; returns how many there are."""
-    if axis == 0 and plan.dims == 2:
-        indices[0, 0], weights[0, 0] = 0, ONE
-        return 1
-    first, t = np.int64(block.first[axis, k]), block.weight[axis, k]
-    size = plan.image.size[axis]
-    if plan.order == 1:
-        indices[axis, 0] = extended(first, size, plan.boundary)
-        indices[axis, 1] = extended(first + 1, size, plan.boundary)
-        weights[axis, 0], weights[axis, 1] = ONE - t, t
+def _fill(first: int, t: Any, size: int, order: int, boundary: int, indices: Any, weights: Any) -> int:
+    if order == 1:
+        indices[0], indices[1] = extended(first, size, boundary), extended(first + 1, size, boundary)
+        weights[0], weights[1] = ONE - t, t
         return 2
-    if plan.order == 3:
-        cubic = cubic_weights(t, np.float32(plan.cubic))
+    if order == 3:
+        weights[0], weights[1], weights[2], weights[3] = cubic_weights(t, -HALF)
         for tap in range(4):
-            indices[axis, tap] = extended(first + tap - 1, size, plan.boundary)
-            weights[axis, tap] = cubic[tap]
+            indices[tap] = extended(first + tap - 1, size, boundary)
         return 4
-    indices[axis, 0] = extended(first + (1 if t >= np.float32(0.5) else 0), size, plan.boundary)
-    weights[axis, 0] = ONE if t == t else t
+    indices[0] = extended(first + np.int64(t >= HALF), size, boundary)
+    weights[0] = ONE if t == t else t
     return 1
