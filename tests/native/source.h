@@ -137,6 +137,7 @@ inline Array<float> floats(Source& source, int64_t count, float scale) {
         out[i] = 0.0f;
     }
   }
+  if (count == 0) return out;
   if (source.one_in(3)) {
     for (int64_t left = source.between(1, 6); left > 0; --left) out[source.below(count)] = special(source);
   }

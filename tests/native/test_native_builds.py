@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from native.toolchains import ARM, HOST, SANITIZED, THREADS, Toolchain, missing
 
-PROBLEMS = 320  # per operator; every 32nd is large
+PROBLEMS = 160  # per operator; every 32nd is large
 # Long in CI, short where someone waits; EDGEKIT_FUZZ_S says otherwise.
 FUZZ_S = int(os.environ.get("EDGEKIT_FUZZ_S") or (60 if os.environ.get("CI") else 5))
 
