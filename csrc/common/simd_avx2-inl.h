@@ -130,6 +130,20 @@ EK_INLINE void gather_pairs(const Half* base, const int32_t* at, F& first, F& se
   first = _mm256_cvtph_ps(_mm256_castsi256_si128(apart));
   second = _mm256_cvtph_ps(_mm256_extracti128_si256(apart, 1));
 }
+// Two neighbours of 8 bits are one load of 16.
+EK_INLINE __m128i eight_byte_pairs(const uint8_t* base, const int32_t* at) {
+  const auto word = [&](int lane) __attribute__((always_inline)) {
+    int16_t bits;
+    __builtin_memcpy(&bits, base + at[lane], sizeof bits);
+    return bits;
+  };
+  return _mm_setr_epi16(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7));
+}
+EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* at, F& first, F& second) {
+  const __m256i both = _mm256_cvtepu16_epi32(eight_byte_pairs(base, at));
+  first = _mm256_cvtepi32_ps(_mm256_and_si256(both, _mm256_set1_epi32(0xff)));
+  second = _mm256_cvtepi32_ps(_mm256_srli_epi32(both, 8));
+}
 EK_INLINE void gather_pairs(const int16_t* base, const int32_t* at, F& first, F& second) {
   const __m256i both = eight_words(base, at);
   first = _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(both, 16), 16));

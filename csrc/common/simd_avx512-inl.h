@@ -104,6 +104,21 @@ EK_INLINE void gather_pairs(const Half* base, const int32_t* index, F& first, F&
   first = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(both));
   second = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(both, 16)));
 }
+// Two neighbours of 8 bits are one load of 16.
+EK_INLINE __m128i eight_byte_pairs(const uint8_t* base, const int32_t* at) {
+  const auto word = [&](int lane) __attribute__((always_inline)) {
+    int16_t bits;
+    __builtin_memcpy(&bits, base + at[lane], sizeof bits);
+    return bits;
+  };
+  return _mm_setr_epi16(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7));
+}
+EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* at, F& first, F& second) {
+  const __m256i words = _mm256_set_m128i(eight_byte_pairs(base, at + 8), eight_byte_pairs(base, at));
+  const __m512i both = _mm512_cvtepu16_epi32(words);
+  first = _mm512_cvtepi32_ps(_mm512_and_si512(both, _mm512_set1_epi32(0xff)));
+  second = _mm512_cvtepi32_ps(_mm512_srli_epi32(both, 8));
+}
 EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first, F& second) {
   const __m512i both = _mm512_i32gather_epi32(_mm512_loadu_si512(index), base, 2);
   first = _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(both, 16), 16));

@@ -141,6 +141,21 @@ EK_INLINE void gather_pairs(const Half* base, const int32_t* at, F& first, F& se
   first = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(vuzp1q_u16(words, words))));
   second = vcvt_f32_f16(vreinterpret_f16_u16(vget_low_u16(vuzp2q_u16(words, words))));
 }
+// Two neighbours of 8 bits are one load of 16.
+EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* at, F& first, F& second) {
+  uint16x4_t words = vdup_n_u16(0);
+  const auto word = [&](int lane) __attribute__((always_inline)) {
+    uint16_t bits;
+    __builtin_memcpy(&bits, base + at[lane], sizeof bits);
+    return bits;
+  };
+  words = vset_lane_u16(word(0), words, 0);
+  words = vset_lane_u16(word(1), words, 1);
+  words = vset_lane_u16(word(2), words, 2);
+  const uint32x4_t both = vmovl_u16(vset_lane_u16(word(3), words, 3));
+  first = vcvtq_f32_u32(vandq_u32(both, vdupq_n_u32(0xff)));
+  second = vcvtq_f32_u32(vshrq_n_u32(both, 8));
+}
 EK_INLINE void gather_pairs(const int16_t* base, const int32_t* at, F& first, F& second) {
   const int16x8_t words = vreinterpretq_s16_u16(four_words(base, at));
   first = vcvtq_f32_s32(vmovl_s16(vget_low_s16(vuzp1q_s16(words, words))));

@@ -64,6 +64,10 @@ EK_INLINE void gather_pairs(const Half* base, const int32_t* index, F& first, F&
   first = half_to_float(base[*index]);
   second = half_to_float(base[*index + 1]);
 }
+EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* index, F& first, F& second) {
+  first = static_cast<F>(base[*index]);
+  second = static_cast<F>(base[*index + 1]);
+}
 EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first, F& second) {
   first = static_cast<F>(base[*index]);
   second = static_cast<F>(base[*index + 1]);

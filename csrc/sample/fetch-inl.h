@@ -49,13 +49,6 @@ EK_INLINE F gather_inside(const T* base, I index) {
   return load(lanes);
 }
 
-EK_INLINE void gather_pairs(const uint8_t* base, const int32_t* at, F& first, F& second) {
-  uint8_t a[kLanes], b[kLanes];
-  for (int i = 0; i < kLanes; ++i) a[i] = base[at[i]], b[i] = base[at[i] + 1];
-  first = load(a);
-  second = load(b);
-}
-
 // The sum of a tap's offsets, kOutside if one of them is.
 EK_INLINE I corner_index(I z, I y, I x) {
   return select(greater_equal(z | y | x, I(0)), z + y + x, I(kOutside));
