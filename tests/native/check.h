@@ -118,7 +118,7 @@ class Check {
       compare(first, attempt(run, body));
     }
     refused_ = refused_ || !first.refusal.empty();
-    add(first.refusal.data(), first.refusal.size());
+    add(&refused_, sizeof refused_);
     for (const auto& bytes : first.results) add(bytes.data(), bytes.size());
   }
 
@@ -153,7 +153,8 @@ class Check {
   }
 
   void compare(const Outcome& want, const Outcome& got) const {
-    if (want.refusal != got.refusal)
+    // What is said may depend on where memory lies: of two overlapping arrays one can also be too long.
+    if (want.refusal.empty() != got.refusal.empty())
       fail(want, got, "refusals '" + want.refusal + "' and '" + got.refusal + "'");
     for (size_t i = 0; i < want.results.size(); ++i) {
       if (want.results[i] == got.results[i]) continue;
