@@ -72,7 +72,8 @@ class Variant:
     """One implementation of an operator.
 
     Attributes:
-        name: Such as ``"avx2"``, ``"cuda"`` (which copies arrays to a GPU and back) or ``"numba"``.
+        name: Such as ``"avx2"``, ``"numba"``, or ``"cuda"`` and ``"numba-cuda"``, which copy arrays to a
+            GPU and back.
         run: ``run(*inputs, outputs=, threads=, **options)`` fills ``outputs``; arguments were checked.
         tolerance: Largest error against the reference, as a share of the largest value (at least 1).
         missing: Why it cannot run here, or an empty string.
@@ -98,6 +99,7 @@ class Operator:
         tolerance: Of every variant; see :class:`Variant`.
         cases: Yields the cases for a random generator.
         numba: Where the Numba variant's ``run`` is, as ``"module:function"``; empty if there is none.
+        numba_cuda: Where that for a GPU is, likewise.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Operator:
     tolerance: float
     cases: Callable[[np.random.Generator], Iterator[Case]]
     numba: str = ""
+    numba_cuda: str = ""
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -116,6 +119,8 @@ class Operator:
         native.append(self._native_variant("cuda", gpu_missing))
         if self.numba:
             native.append(Variant("numba", self._run_numba, self.tolerance, numba_missing))
+        if self.numba_cuda:
+            native.append(Variant("numba-cuda", self._run_numba_cuda, self.tolerance, numba_cuda_missing))
         return tuple(native)
 
     def _native_variant(self, isa: str, missing: Callable[[], str]) -> Variant:
@@ -126,6 +131,9 @@ class Operator:
 
     def _run_numba(self, *inputs: Array, **options: Any) -> None:
         resolve(self.numba)(*inputs, **options)
+
+    def _run_numba_cuda(self, *inputs: Array, **options: Any) -> None:
+        resolve(self.numba_cuda)(*inputs, **options)
 
     def execute(
         self, inputs: tuple[Array, ...], outputs: tuple[Array, ...], *, threads: int, **options: Any
@@ -219,6 +227,18 @@ def numba_missing() -> str:
     except Exception as error:  # noqa: BLE001 - a broken binary package raises anything
         return f"package 'numba' {NUMBA.version()} does not import: {type(error).__name__}: {error}"
     return ""
+
+
+@functools.cache
+def numba_cuda_missing() -> str:
+    """Why operators cannot be compiled by Numba for a GPU; empty if they can."""
+    reason = numba_missing()
+    if reason:
+        return reason
+    try:
+        return str(resolve("edgekit.kernels.numba.gpu:missing")())
+    except Exception as error:  # noqa: BLE001 - whatever it finds of drivers and toolkits may be broken
+        return f"no GPU that Numba can use: {type(error).__name__}: {error}"
 
 
 @functools.cache

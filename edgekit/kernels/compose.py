@@ -108,4 +108,5 @@ OPERATOR = Operator(
     tolerance=1e-6,
     cases=cases,
     numba="edgekit.kernels.numba.sample:compose",
+    numba_cuda="edgekit.kernels.numba.gpu:compose",
 )

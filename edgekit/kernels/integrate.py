@@ -172,4 +172,5 @@ OPERATOR = Operator(
     tolerance=2e-6,
     cases=cases,
     numba="edgekit.kernels.numba.sample:integrate",
+    numba_cuda="edgekit.kernels.numba.gpu:integrate",
 )

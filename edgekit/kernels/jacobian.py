@@ -176,4 +176,5 @@ OPERATOR = Operator(
     tolerance=1e-6,
     cases=cases,
     numba="edgekit.kernels.numba.jacobian:determinant",
+    numba_cuda="edgekit.kernels.numba.gpu:determinant",
 )

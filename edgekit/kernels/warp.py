@@ -169,4 +169,5 @@ OPERATOR = Operator(
     tolerance=6e-7,
     cases=cases,
     numba="edgekit.kernels.numba.sample:warp",
+    numba_cuda="edgekit.kernels.numba.gpu:warp",
 )

@@ -40,7 +40,7 @@ def test_numba_is_installed():
 
 
 def test_every_operator_has_a_numba_variant():
-    assert all(OPERATORS[name].variants[-1].name == "numba" for name in OPERATORS)
+    assert all("numba" in [v.name for v in OPERATORS[name].variants] for name in OPERATORS)
 
 
 def test_without_the_extension_numba_runs_and_says_so():

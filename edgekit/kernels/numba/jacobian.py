@@ -41,11 +41,11 @@ def _rows(
     for row in range(begin, end):
         n, z, y = row // (depth * height), row // height % depth, row % height
         first = n * dims * voxels + (z * height + y) * width
-        along_z, along_y = _ends(z, depth, height * width), _ends(y, height, width)
+        along_z, along_y = ends(z, depth, height * width), ends(y, height, width)
         for x in range(1, width - 1):
-            values[x] = _determinant(flow, first + x, voxels, dims, along_z, along_y, ((-1, 1), TWO))
+            values[x] = determinant_at(flow, first + x, voxels, dims, along_z, along_y, ((-1, 1), TWO))
         for x in (0, width - 1):
-            values[x] = _determinant(flow, first + x, voxels, dims, along_z, along_y, _ends(x, width, 1))
+            values[x] = determinant_at(flow, first + x, voxels, dims, along_z, along_y, ends(x, width, 1))
         count = 0
         for x in range(width):
             count += 1 if values[x] > ZERO else 0
@@ -55,7 +55,7 @@ def _rows(
 
 
 @inlined
-def _ends(at: int, size: int, stride: int) -> Any:
+def ends(at: int, size: int, stride: int) -> Any:
     """Offsets of the two voxels whose difference is the derivative, and how many voxels are between."""
     low, high = -stride if at > 0 else 0, stride if at + 1 < size else 0
     return (low, high), TWO if high - low == 2 * stride else ONE
@@ -70,8 +70,10 @@ def _difference(flow: Any, at: int, ends: Any) -> Any:
 
 
 @inlined
-def _determinant(flow: Any, a: int, voxels: int, dims: int, along_z: Any, along_y: Any, along_x: Any) -> Any:
-    """At voxel ``a`` of component 0, given what :func:`_ends` says of each axis."""
+def determinant_at(
+    flow: Any, a: int, voxels: int, dims: int, along_z: Any, along_y: Any, along_x: Any
+) -> Any:
+    """At voxel ``a`` of component 0, given what :func:`ends` says of each axis."""
     (dz, z_step), (dy, y_step), (dx, x_step) = along_z, along_y, along_x
     b, c = a + voxels, a + 2 * voxels
     share = ONE / x_step * (ONE / (z_step * y_step))

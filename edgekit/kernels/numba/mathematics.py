@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import from_dtype, typeof, types
 from numba.extending import overload
 
 from edgekit.kernels.interpolation import BOUNDARIES, FAR_VOX
@@ -97,7 +97,7 @@ def _cubic_far(x: Any, a: Any) -> Any:
 @inlined
 def from_half(half: Any) -> Any:
     """float32 of a float16, given by its bits."""
-    bits = (half & 0x7FFF) << 13
+    bits = np.int64(half & 0x7FFF) << 13
     if bits >= 0x0F800000:  # infinite or not a number
         magnitude = np.uint32(bits + 0x70000000).view(np.float32)
     else:
@@ -123,7 +123,7 @@ def to_half(value: Any) -> Any:
 
 def widen(value: Any) -> Any:
     """float32 of an element in memory; of uint16, which float16 is held as, that of the float16."""
-    raise TypeError(value)  # for compiled code only, below
+    return _widen(typeof(value))(value)  # where nothing is compiled
 
 
 def _widen(value: Any) -> Any:
@@ -137,23 +137,23 @@ overload(widen, strict=False)(_widen)
 
 def put(memory: Any, at: int, value: Any) -> None:
     """Store a float32 as the type of ``memory``: integers round to nearest, saturate and have 0 for NaN."""
-    raise TypeError(memory)  # for compiled code only, below
+    _storing(from_dtype(memory.dtype))(memory, at, value)  # where nothing is compiled
 
 
-def _put(memory: Any, at: Any, value: Any) -> Any:
-    if memory.dtype == types.float32:
+def _storing(dtype: Any) -> Any:
+    if dtype == types.float32:
 
         def put_float(memory: Any, at: int, value: Any) -> None:
             memory[np.uint64(at)] = value
 
         return put_float
-    if memory.dtype == types.uint16:
+    if dtype == types.uint16:
 
         def put_half(memory: Any, at: int, value: Any) -> None:
             memory[np.uint64(at)] = to_half(value)
 
         return put_half
-    low, high = np.float32(memory.dtype.minval), np.float32(memory.dtype.maxval)
+    low, high = np.float32(dtype.minval), np.float32(dtype.maxval)
 
     def put_integer(memory: Any, at: int, value: Any) -> None:
         if value != value:
@@ -161,6 +161,10 @@ def _put(memory: Any, at: Any, value: Any) -> Any:
         memory[np.uint64(at)] = np.int32(np.rint(min(high, max(low, value))))
 
     return put_integer
+
+
+def _put(memory: Any, at: Any, value: Any) -> Any:
+    return _storing(memory.dtype)
 
 
 overload(put, strict=False)(_put)
