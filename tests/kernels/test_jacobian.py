@@ -222,7 +222,8 @@ def test_the_extension_checks_for_itself():
 def test_without_the_extension_the_reference_counts(flow, monkeypatch):
     want, folding = jacobian_determinant(flow, return_folding=True)
     monkeypatch.setattr(base, "_load_native", lambda: (None, "not built"))
-    base._warn_of_reference.cache_clear()
+    monkeypatch.setattr(base, "numba_missing", lambda: "not installed")
+    base._warn.cache_clear()
     with pytest.warns(RuntimeWarning, match="slow NumPy references"):
         assert folding_fraction(flow) == folding.sum() / want.size
     got, counts = jacobian_determinant(flow, return_folding=True)
