@@ -21,7 +21,7 @@ MAX_ELEMENTS = 2**31 - 1
 FLOAT32 = ("float32",)
 FLOATS = ("float32", "float16")
 IMAGES = ("float32", "float16", "uint8", "int16")
-LABELS = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+LABELS = ("int32", "uint8", "int8", "uint16", "int16", "uint32", "uint64", "int64", "bool")
 
 
 def check_input(
@@ -53,11 +53,14 @@ def check_input(
             where=where,
             hint=f"{name}.astype(np.{dtypes[0]})",
         )
+    lacking = min(ranks) - array.ndim
     if array.ndim not in ranks:
         raise KernelError(
             f"{name}: want {' or '.join(map(str, ranks))} axes, got shape {array.shape}",
             where=where,
-            hint=f"{name}[None, None] adds the axes N and C",
+            hint=f"{name}[{', '.join(['None'] * lacking)}] adds axes of length 1 in front"
+            if lacking > 0
+            else None,
         )
     if array.size == 0:
         raise KernelError(f"{name}: want at least one element, got shape {array.shape}", where=where)
