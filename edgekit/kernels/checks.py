@@ -21,7 +21,7 @@ MAX_ELEMENTS = 2**31 - 1
 FLOAT32 = ("float32",)
 FLOATS = ("float32", "float16")
 IMAGES = ("float32", "float16", "uint8", "int16")
-LABELS = ("int32", "uint8", "int8", "uint16", "int16", "uint32", "uint64", "int64", "bool")
+LABELS = ("bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
 
 def check_input(
@@ -51,7 +51,7 @@ def check_input(
         raise KernelError(
             f"{name}: want {' or '.join(dtypes)}, got {array.dtype}",
             where=where,
-            hint=f"{name}.astype(np.{dtypes[0]})",
+            hint=f"{name}.astype(np.{'float32' if 'float32' in dtypes else 'int32'})",
         )
     lacking = min(ranks) - array.ndim
     if array.ndim not in ranks:
