@@ -5,6 +5,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <new>
 #include <string>
 
 #include "common/boundary.h"
@@ -12,6 +13,7 @@
 #include "common/isa.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
+#include "common/workers.h"
 
 namespace ek {
 namespace bind {
@@ -35,6 +37,21 @@ Boundary boundary_of(const std::string& name);
 Isa isa_of(const std::string& name);
 
 Parallel threads_of(int threads);
+
+// Workspace of one call, for as many workers as threads of `bytes` each.
+class Memory {
+ public:
+  Memory(int threads, int64_t bytes)
+      : workspace{::operator new(static_cast<size_t>(threads * aligned(bytes)), kAlign), threads} {}
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { ::operator delete(workspace.data, kAlign); }
+
+  const Workspace workspace;
+
+ private:
+  static constexpr std::align_val_t kAlign{kWorkspaceAlign};
+};
 
 // Runs a kernel, `there` on the GPU if `isa` is "cuda", else `here`. Other threads may use Python meanwhile.
 template <class Args>

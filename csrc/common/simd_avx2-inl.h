@@ -38,6 +38,7 @@ struct M {
 EK_INLINE F operator+(F a, F b) { return _mm256_add_ps(a.v, b.v); }
 EK_INLINE F operator-(F a, F b) { return _mm256_sub_ps(a.v, b.v); }
 EK_INLINE F operator*(F a, F b) { return _mm256_mul_ps(a.v, b.v); }
+EK_INLINE F operator/(F a, F b) { return _mm256_div_ps(a.v, b.v); }
 EK_INLINE I operator+(I a, I b) { return _mm256_add_epi32(a.v, b.v); }
 EK_INLINE I operator*(I a, I b) { return _mm256_mullo_epi32(a.v, b.v); }
 EK_INLINE I operator-(I a, I b) { return _mm256_sub_epi32(a.v, b.v); }
@@ -69,6 +70,11 @@ EK_INLINE void store(uint8_t* p, F v) {
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words(v), words(v)));
 }
 
+EK_INLINE F sqrt_(F v) { return _mm256_sqrt_ps(v.v); }
+EK_INLINE F abs_(F v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v.v); }
+EK_INLINE F pow2(I exponent) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(exponent.v, _mm256_set1_epi32(127)), 23));
+}
 EK_INLINE F floor_(F v) { return _mm256_floor_ps(v.v); }
 EK_INLINE F min_(F a, F b) { return _mm256_min_ps(a.v, b.v); }
 EK_INLINE F max_(F a, F b) { return _mm256_max_ps(a.v, b.v); }

@@ -36,6 +36,7 @@ using M = __mmask16;
 EK_INLINE F operator+(F a, F b) { return _mm512_add_ps(a.v, b.v); }
 EK_INLINE F operator-(F a, F b) { return _mm512_sub_ps(a.v, b.v); }
 EK_INLINE F operator*(F a, F b) { return _mm512_mul_ps(a.v, b.v); }
+EK_INLINE F operator/(F a, F b) { return _mm512_div_ps(a.v, b.v); }
 EK_INLINE I operator+(I a, I b) { return _mm512_add_epi32(a.v, b.v); }
 EK_INLINE I operator*(I a, I b) { return _mm512_mullo_epi32(a.v, b.v); }
 EK_INLINE I operator-(I a, I b) { return _mm512_sub_epi32(a.v, b.v); }
@@ -67,6 +68,11 @@ EK_INLINE void store(uint8_t* p, F v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v.v)));
 }
 
+EK_INLINE F sqrt_(F v) { return _mm512_sqrt_ps(v.v); }
+EK_INLINE F abs_(F v) { return _mm512_abs_ps(v.v); }
+EK_INLINE F pow2(I exponent) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent.v, _mm512_set1_epi32(127)), 23));
+}
 EK_INLINE F floor_(F v) { return _mm512_roundscale_ps(v.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 EK_INLINE F min_(F a, F b) { return _mm512_min_ps(a.v, b.v); }
 EK_INLINE F max_(F a, F b) { return _mm512_max_ps(a.v, b.v); }

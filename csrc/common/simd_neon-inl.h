@@ -38,6 +38,7 @@ struct M {
 EK_INLINE F operator+(F a, F b) { return vaddq_f32(a.v, b.v); }
 EK_INLINE F operator-(F a, F b) { return vsubq_f32(a.v, b.v); }
 EK_INLINE F operator*(F a, F b) { return vmulq_f32(a.v, b.v); }
+EK_INLINE F operator/(F a, F b) { return vdivq_f32(a.v, b.v); }
 EK_INLINE I operator+(I a, I b) { return vaddq_s32(a.v, b.v); }
 EK_INLINE I operator*(I a, I b) { return vmulq_s32(a.v, b.v); }
 EK_INLINE I operator-(I a, I b) { return vsubq_s32(a.v, b.v); }
@@ -83,6 +84,11 @@ EK_INLINE void store(uint8_t* p, F v) {
   __builtin_memcpy(p, &bytes, sizeof bytes);
 }
 
+EK_INLINE F sqrt_(F v) { return vsqrtq_f32(v.v); }
+EK_INLINE F abs_(F v) { return vabsq_f32(v.v); }
+EK_INLINE F pow2(I exponent) {
+  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(exponent.v, vdupq_n_s32(127)), 23));
+}
 EK_INLINE F floor_(F v) { return vrndmq_f32(v.v); }
 // FMIN and FMAX order zeros and pass on either operand's NaN: comparing and choosing is what the others do.
 EK_INLINE F min_(F a, F b) { return vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v); }

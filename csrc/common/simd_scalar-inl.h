@@ -36,6 +36,10 @@ EK_INLINE void store(Half* p, F v) { *p = float_to_half(v); }
 EK_INLINE void store(uint8_t* p, F v) { *p = static_cast<uint8_t>(__builtin_rintf(v)); }
 EK_INLINE void store(int16_t* p, F v) { *p = static_cast<int16_t>(__builtin_rintf(v)); }
 
+EK_HD EK_INLINE F sqrt_(F v) { return __builtin_sqrtf(v); }
+EK_HD EK_INLINE F abs_(F v) { return __builtin_fabsf(v); }
+// 2^exponent, for exponents from -126 to 127.
+EK_HD EK_INLINE F pow2(I exponent) { return bits_to_float(static_cast<uint32_t>(exponent + 127) << 23); }
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
 EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }

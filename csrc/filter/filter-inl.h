@@ -5,9 +5,8 @@
 // taps lie wherever the table says.
 #pragma once
 
+#include "common/typed-inl.h"
 #include "filter/filter_plan.h"
-#include "sample/fetch-inl.h"
-#include "sample/locate-inl.h"
 
 namespace ek {
 namespace EK_ISA {

@@ -5,6 +5,7 @@
 // number of bodies a sum, not a product: sources x orders x rules of locating, types x layouts of fetching.
 #pragma once
 
+#include "common/typed-inl.h"
 #include "sample/sample_math-inl.h"
 
 namespace ek {

@@ -7,16 +7,6 @@
 namespace ek {
 namespace EK_ISA {
 
-EK_INLINE void narrow(float* p, float v) { *p = v; }
-EK_INLINE void narrow(Half* p, float v) { *p = float_to_half(v); }
-EK_INLINE void narrow(uint8_t* p, float v) {
-  *p = static_cast<uint8_t>(v > 0.0f ? __builtin_rintf(v < 255.0f ? v : 255.0f) : 0.0f);
-}
-EK_INLINE void narrow(int16_t* p, float v) {
-  const float low = v > -32768.0f ? v : (v == v ? -32768.0f : 0.0f);
-  *p = static_cast<int16_t>(__builtin_rintf(low < 32767.0f ? low : 32767.0f));
-}
-
 template <class V>
 EK_INLINE V blend_channels(V a, V b, float weight) {
   return a * (1.0f - weight) + b * weight;

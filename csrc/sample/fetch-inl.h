@@ -6,36 +6,6 @@
 namespace ek {
 namespace EK_ISA {
 
-EK_INLINE float widen(float v) { return v; }
-EK_INLINE float widen(Half v) { return half_to_float(v); }
-EK_INLINE float widen(uint8_t v) { return static_cast<float>(v); }
-EK_INLINE float widen(int16_t v) { return static_cast<float>(v); }
-
-// A sample as the type of `out` holds it: integers saturate, and have 0 for NaN. Rounding is left to the
-// store.
-EK_INLINE F fit(const float*, F v) { return v; }
-EK_INLINE F fit(const Half*, F v) { return v; }
-EK_INLINE F fit_integer(F v, float low, float high) {
-  return select(is_nan(v), F(0.0f), min_(F(high), max_(F(low), v)));
-}
-EK_INLINE F fit(const uint8_t*, F v) { return fit_integer(v, 0.0f, 255.0f); }
-EK_INLINE F fit(const int16_t*, F v) { return fit_integer(v, -32768.0f, 32767.0f); }
-
-template <class T>
-EK_INLINE void store_some(T* out, F value, int count) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (count == kLanes) {
-      store(out, value);
-    } else {
-      store_first(out, value, count);
-    }
-  } else {
-    T lanes[kLanes];
-    store(lanes, value);
-    __builtin_memcpy(out, lanes, count == kLanes ? sizeof lanes : count * sizeof(T));
-  }
-}
-
 // base[index], 0 where the index is negative.
 EK_INLINE F gather_inside(const float* base, I index) {
   return gather(base, index, greater_equal(index, I(0)));

@@ -6,19 +6,6 @@
 namespace ek {
 namespace EK_ISA {
 
-// The lanes of a load that is narrower than a vector, the rest 0.
-template <class T>
-EK_INLINE F load_some(const T* p, int count) {
-  if (count == kLanes) return load(p);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return load_first(p, count);
-  } else {
-    T lanes[kLanes] = {};
-    for (int i = 0; i < count; ++i) lanes[i] = p[i];
-    return load(lanes);
-  }
-}
-
 // Lanes behind the end of a row stand still at its last voxel, so that their neighbours exist.
 EK_INLINE I lane_of(int count) { return count == kLanes ? int_iota() : min_(int_iota(), I(count - 1)); }
 

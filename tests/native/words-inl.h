@@ -1,6 +1,7 @@
 // Every word of an instruction set, once. Included after one of common/simd_*-inl.h.
 #pragma once
 
+#include "common/math-inl.h"
 #include "words.h"
 
 namespace ek {
@@ -18,6 +19,11 @@ EK_INLINE void float_words(const test::Words& w, int64_t x) {
   put(a - b);
   put(a * b);
   put(a * b + a);  // must not be contracted
+  put(a / b);
+  put(sqrt_(a));
+  put(abs_(a));
+  put(pow2(min_(max_(load(w.i + x), I(-126)), I(127))));
+  put(exp_(a));
   put(floor_(a));
   put(min_(a, b));
   put(max_(a, b));

@@ -1,0 +1,88 @@
+"""What the operators take that filter an image: plain, or a batch of them with channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import KernelError
+from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_output
+from edgekit.spec import Array
+
+SPATIAL_NDIMS = (2, 3)
+
+
+def check_image(
+    value: object, name: str, *, where: str, spatial_ndim: int | None, dtypes: tuple[str, ...] = IMAGES
+) -> Array:
+    """A view of an image, shaped as it was given.
+
+    Args:
+        value: [H, W] or [D, H, W]; with ``spatial_ndim`` 2 [N, C, H, W], with 3 [N, C, D, H, W].
+        name: What the argument is called.
+        where: The operator.
+        spatial_ndim: As above; None for a plain image.
+        dtypes: What it may hold.
+
+    Raises:
+        KernelError: It is something else; see :func:`edgekit.kernels.checks.check_input`.
+    """
+    if spatial_ndim is None:
+        try:
+            return check_input(value, name, where=where, ranks=SPATIAL_NDIMS, dtypes=dtypes)
+        except KernelError as error:
+            if getattr(value, "ndim", 0) not in (4, 5):
+                raise
+            raise KernelError(error.message, where=where, hint="spatial_ndim=2 for [N, C, H, W]") from error
+    check_choice(spatial_ndim, "spatial_ndim", SPATIAL_NDIMS, where=where)
+    return check_input(value, name, where=where, ranks=(spatial_ndim + 2,), dtypes=dtypes)
+
+
+def as_batch(array: Array, spatial_ndim: int | None) -> Array:
+    """The same memory as [N, C, H, W] or [N, C, D, H, W]."""
+    return array[None, None] if spatial_ndim is None else array
+
+
+def check_result(out: object, image: Array, *, where: str) -> Array:
+    """The array to write to, shaped and typed like the image: ``out`` if it fits, else a new one."""
+    return check_output(out, image, (image,), where=where)
+
+
+# Lengths around 4, 8 and 16 lanes, one-voxel axes and odd primes; the last of each rank takes several tasks.
+GRIDS = (
+    *((1, 1, w) for w in (1, 4, 9)),
+    *((2, 3, w) for w in (1, 5, 16, 17)),
+    *((7, 1, 33), (9, 11, 1), (13, 17, 37)),
+    *((1, w) for w in (1, 3, 8)),
+    *((5, 1), (7, 15), (11, 31), (61, 131)),
+)
+
+
+def images(rng: np.random.Generator, *, special: bool = True) -> Iterator[tuple[str, Array]]:
+    """Images [N, C, ...] worth filtering, of all types and sizes, with a label.
+
+    Args:
+        rng: What draws them.
+        special: Whether some hold a NaN, or an infinity.
+    """
+    for number, grid in enumerate(GRIDS):
+        n, c = (1, 2, 1)[number % 3], (1, 1, 3)[number % 3]
+        noise = 20 * rng.standard_normal((n, c, *grid))
+        steps = 60 * (np.indices(grid).sum(0) // 5 % 3)
+        for turn, dtype in enumerate(IMAGES):
+            if turn in (0, 1 + number % 3):
+                values = 40 + steps + noise
+                yield f"{(n, c, *grid)} {dtype}", np.clip(values, 0, 255).astype(dtype)
+        yield f"constant {grid}", np.full((1, 1, *grid), 7.5, np.float32)
+    for label, value in (("NaN", np.nan), ("infinity", np.inf)) if special else ():
+        for grid in ((6, 7, 19), (12, 21)):
+            image = rng.standard_normal((1, 1, *grid)).astype(np.float32)
+            image[(0, 0, *(size // 2 for size in grid))] = value
+            yield f"{label} {grid}", image
+
+
+def option_names(options: dict[str, Any]) -> str:
+    """Options as a case's label shows them."""
+    return " ".join(f"{name}={value}" for name, value in options.items())
