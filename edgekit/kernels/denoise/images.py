@@ -79,7 +79,7 @@ def images(rng: np.random.Generator, *, special: bool = True) -> Iterator[tuple[
     for label, value in (("NaN", np.nan), ("infinity", np.inf)) if special else ():
         for grid in ((6, 7, 19), (12, 21)):
             image = rng.standard_normal((1, 1, *grid)).astype(np.float32)
-            image[(0, 0, *(size // 2 for size in grid))] = value
+            image.reshape(-1)[image.size // 2] = value
             yield f"{label} {grid}", image
 
 
