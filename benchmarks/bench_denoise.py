@@ -3,8 +3,8 @@
     python benchmarks/bench_denoise.py [--kind TEXT] [--image KIND=FILE ...] [--plot FILE] [--json FILE]
 
 Noise of known strength is added to real images. Every method chooses the parameters that are best on the
-first image of a kind, at each of several efforts (search radii, iterations); the others of the kind are what is
-reported: the mean of their PSNR and SSIM, and the least CPU time on one thread, all methods taking turns. A
+first image of a kind, at each of several efforts (search radii, iterations); the others of the kind are
+reported: the mean of their PSNR and SSIM, and the least CPU time on one thread, all taking turns. A
 peer's row is answered if edgekit has one that is at least as good (within 0.1 dB) and faster. Exit code 1
 where it has not.
 """

@@ -1,9 +1,9 @@
-"""The README's table and picture from what bench_kernels.py wrote.
+"""Tables and a picture of what bench_kernels.py wrote: the README has one case an operator, docs/speed.md all.
 
     python benchmarks/report_kernels.py FILE             # prints the Markdown
-    python benchmarks/report_kernels.py FILE --update    # writes it into the README, with picture and figures
+    python benchmarks/report_kernels.py FILE --update    # writes it into both, with picture and figures
 
-The figures that the README shows are kept in benchmarks/results/kernels.json, without single samples.
+The figures that are shown are kept in benchmarks/results/kernels.json, without single samples.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-README, PICTURE = ROOT / "README.md", ROOT / "docs" / "kernels.png"
+README, PAGE, PICTURE = ROOT / "README.md", ROOT / "docs" / "speed.md", ROOT / "docs" / "kernels.png"
 SUMMARY = Path(__file__).resolve().parent / "results" / "kernels.json"
 BEGIN, END = "<!-- figures of the kernels: benchmarks/report_kernels.py -->", "<!-- end -->"
 
@@ -87,13 +87,35 @@ def title(result: Report) -> str:
     return f"{result['kernel']}, {re.sub(r'(?<=[0-9])x(?=[0-9])', '×', result['case'])}"
 
 
-def markdown(report: Report) -> str:
-    """What the README says."""
+def measured_on(report: Report) -> str:
     machine, isa = report["machine"], report["native"]["isa"]
     copy = report["copy_bytes_per_s"]["1"] / 1e9
-    lines = [
+    return (
         f"{machine['cpu']}, {machine['cores']} cores, {isa}; a large copy moves {copy:.0f} GB/s; load"
-        f" {machine['load']:.1f} when the run began.",
+        f" {machine['load']:.1f} when the run began."
+    )
+
+
+def headlines(report: Report) -> str:
+    """What the README says: the first case of every operator."""
+    single = [result for result in report["results"] if result["threads"] == 1]
+    first = {result["kernel"]: result for result in reversed(single)}
+    lines = [
+        measured_on(report),
+        "",
+        "| operator | edgekit | 2 threads | peers, at one thread each |",
+        "| --- | --- | --- | --- |",
+    ]
+    for result in reversed(first.values()):
+        cells = [title(result), time_of(result), speedup(result, report), others(result, peers_of(result))]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def markdown(report: Report) -> str:
+    """What docs/speed.md says: every case."""
+    lines = [
+        measured_on(report),
         "",
         "| operator | edgekit | of bound | 2 threads | torch layer | torch operator | Numba | others |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -110,19 +132,31 @@ def markdown(report: Report) -> str:
 def row(result: Report, report: Report) -> str:
     run, ratios = result["runs"]["edgekit"], peers_of(result)
     columns = [times(result, name, ratios.pop(name)) if name in ratios else "–" for name in COLUMNS]
-    others = [
-        f"{SHORT.get(name, name)} {times(result, name, ratio)}"
-        for name, ratio in sorted(ratios.items(), key=lambda item: item[1])
-    ]
     cells = [
         title(result),
-        f"{run['least_cpu_s'] * 1e3:.3g} ms",
+        time_of(result),
         f"{result['bound_s'] / run['least_cpu_s']:.0%}",
-        next((f"{each['scaling']['speedup']:.2f}×" for each in with_two(result, report)), "–"),
+        speedup(result, report),
         *columns,
-        ", ".join(others) or "–",
+        others(result, ratios),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def time_of(result: Report) -> str:
+    return f"{result['runs']['edgekit']['least_cpu_s'] * 1e3:.3g} ms"
+
+
+def speedup(result: Report, report: Report) -> str:
+    """Of two threads."""
+    return next((f"{each['scaling']['speedup']:.2f}×" for each in with_two(result, report)), "–")
+
+
+def others(result: Report, ratios: dict[str, float]) -> str:
+    """Peers, the fastest first."""
+    ordered = sorted(ratios.items(), key=lambda item: item[1])
+    named = [f"{SHORT.get(name, name)} {times(result, name, ratio)}" for name, ratio in ordered]
+    return ", ".join(named) or "–"
 
 
 def with_two(result: Report, report: Report) -> Iterator[Report]:
@@ -139,12 +173,12 @@ def memory_row(memory: Report) -> str:
 
 
 def section(text: str) -> str:
-    """What stands between the marks of the README."""
+    """What stands between the marks of a page."""
     return text.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
 
 
 def with_section(text: str, content: str) -> str:
-    """The README with new content between its marks."""
+    """The page with new content between its marks."""
     before, _, rest = text.partition(f"{BEGIN}\n")
     return f"{before}{BEGIN}\n{content}\n{END}{rest.partition(END)[2]}"
 
@@ -192,15 +226,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, help="what bench_kernels.py --json wrote")
-    parser.add_argument("--update", action="store_true", help="write README, picture and figures")
+    parser.add_argument("--update", action="store_true", help="write pages, picture and figures")
     options = parser.parse_args()
     report = summary(json.loads(options.file.read_text(encoding="utf-8")))
     print(markdown(report))
     if options.update:
         SUMMARY.parent.mkdir(exist_ok=True)
         SUMMARY.write_text(written(report), encoding="utf-8")
-        text = README.read_text(encoding="utf-8")
-        README.write_text(with_section(text, markdown(report)), encoding="utf-8")
+        for page, content in ((README, headlines(report)), (PAGE, markdown(report))):
+            text = page.read_text(encoding="utf-8")
+            page.write_text(with_section(text, content), encoding="utf-8")
         draw(report, PICTURE)
     return 0
 

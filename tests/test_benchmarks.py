@@ -45,10 +45,13 @@ def sys_modules_of(folder: Path) -> set[str]:
     return {path.stem for path in folder.iterdir()}
 
 
-def test_readme_shows_the_figures_kept(bench: SimpleNamespace) -> None:
+def test_pages_show_the_figures_kept(bench: SimpleNamespace) -> None:
     report = json.loads(bench.report.SUMMARY.read_text(encoding="utf-8"))
-    readme = bench.report.README.read_text(encoding="utf-8")
-    assert bench.report.section(readme) == bench.report.markdown(report)
+    for page, content in (
+        (bench.report.README, bench.report.headlines(report)),
+        (bench.report.PAGE, bench.report.markdown(report)),
+    ):
+        assert bench.report.section(page.read_text(encoding="utf-8")) == content
 
 
 def test_figures_kept_are_few(bench: SimpleNamespace) -> None:
