@@ -1,4 +1,4 @@
-"""Tables and a picture of what bench_kernels.py wrote: one case an operator in the README, all in docs/speed.md.
+"""Tables and a picture of what bench_kernels.py wrote: one case an operator in the README, all in speed.md.
 
     python benchmarks/report_kernels.py FILE             # prints the Markdown
     python benchmarks/report_kernels.py FILE --update    # writes it into both, with picture and figures
