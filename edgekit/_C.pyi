@@ -97,6 +97,22 @@ def warp_points(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def filter_axes(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    stages: list[
+        tuple[
+            int,
+            npt.NDArray[np.int32],
+            npt.NDArray[np.float32],
+            npt.NDArray[np.int32],
+            npt.NDArray[np.float32],
+        ]
+    ],
+    *,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
 def filter_axis(
     image: npt.NDArray[np.generic],
     out: npt.NDArray[np.generic],

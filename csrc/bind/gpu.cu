@@ -144,6 +144,38 @@ void filter_axis(const AxisFilter& args) {
   staging.finish();
 }
 
+// A stage for all images at once: memory between stages is that of the device.
+void filter_axes(const FilterChain& args) {
+  plan_chain(args);
+  Staging staging;
+  FilterChain call = args;
+  int64_t size[kMaxStages] = {args.size[0], args.size[1], args.size[2]};
+  const auto elements = [&] { return args.outer * args.inner * size[0] * size[1] * size[2]; };
+  staging.input(call.in, elements() * size_of(args.in_type));
+  for (int s = 0; s < args.stages; ++s) size[args.stage[s].axis] = args.stage[s].size;
+  staging.output(call.out, elements() * size_of(args.out_type));
+  for (int axis = 0; axis < kMaxStages; ++axis) size[axis] = args.size[axis];
+  const void* from = call.in;
+  Type type = args.in_type;
+  for (int s = 0; s < args.stages; ++s) {
+    FilterStage& stage = call.stage[s];
+    staging.input(stage.base, stage.columns * 4);
+    staging.input(stage.scale, stage.columns * 4);
+    staging.input(stage.index, stage.taps * stage.columns * 4);
+    staging.input(stage.weight, stage.taps * stage.columns * 4);
+    AxisFilter filter = stage_filter(args, stage, size);
+    const bool last = s + 1 == args.stages;
+    filter.in = from;
+    filter.in_type = type;
+    filter.out_type = last ? args.out_type : Type::kFloat32;
+    filter.out = last ? call.out : staging.space(elements() * 4);
+    cuda::filter_axis(filter, kStream);
+    from = filter.out;
+    type = filter.out_type;
+  }
+  staging.finish();
+}
+
 void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary) {
   require(out.same_shape(velocity) && !overlap(out, velocity), "out and velocity overlap or differ in shape");
   Staging staging;

@@ -21,6 +21,7 @@ namespace gpu {
 std::string missing();
 
 // Each throws Error for bad arguments or without a GPU, and cuda::CudaError if the device fails.
+void filter_axes(const FilterChain& args);
 void filter_axis(const AxisFilter& args);
 // exp(velocity) in `steps` compositions, without a copy between them: planar float32 fields of one shape.
 void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary);

@@ -247,16 +247,6 @@ class AxisFilter:
     index: Array
     weight: Array
 
-    def part(self, begin: int, end: int) -> AxisFilter:
-        """What makes new voxels from ``begin`` to before ``end``."""
-
-        def cut(table: Array) -> Array:
-            columns = np.zeros((*table.shape[:-1], end - begin + -(end - begin) % _COLUMNS), table.dtype)
-            columns[..., : end - begin] = table[..., begin:end]
-            return columns
-
-        return AxisFilter(end - begin, *map(cut, (self.base, self.scale, self.index, self.weight)))
-
 
 def axis_filter(at: Doubles, size: int, order: int, boundary: str, sigma: float) -> AxisFilter | None:
     """Smoothing a line of ``size`` voxels, then sampling it at ``at``, in one; None if nothing changes."""
@@ -385,35 +375,23 @@ def _filter(
     threads: int,
     isa: str,
 ) -> None:
-    """``out`` is ``image`` filtered along axes, 0 being the first one of the grid.
-
-    A few planes of ``out`` at a time go through all axes: what lies between stays in the cache.
-    """
-    last = is_channels_last(image)
-    source, result = (np.moveaxis(a, 1, -1) if last else a.reshape(-1, *a.shape[2:]) for a in (image, out))
-    plane = list(source.shape[2:])
+    """``out`` is ``image`` filtered along axes, 0 being the first one of the grid."""
     turns = _turns(filters, image.shape[2:])
-    shapes = []
-    for axis in turns:
-        if axis:
-            plane[axis - 1] = filters[axis].size
-        shapes.append(tuple(plane))
-    step = max(1, _SLAB_BYTES // (4 * max(map(math.prod, shapes), default=1)))
-    spaces = [np.empty((step, *shape), np.float32) for shape in shapes[:-1]]
+    if not turns:
+        out[...] = image
+        return
+    last = is_channels_last(image)
+    views = [_as_lines(array, last) for array in (image, out)]
+    stages = [(axis, f.base, f.scale, f.index, f.weight) for axis, f in ((a, filters[a]) for a in turns)]
+    module.filter_axes(*views, stages, threads=threads, isa=isa)
 
-    for number, begin in itertools.product(range(len(source)), range(0, result.shape[1], step)):
-        end = min(begin + step, result.shape[1])
-        slab = source[number] if 0 in filters else source[number, begin:end]
-        targets = [*(space[: end - begin] for space in spaces), result[number, begin:end]]
-        for axis, target in zip(turns, targets, strict=True) if turns else ():
-            change = filters[axis] if axis else filters[axis].part(begin, end)
-            if slab.dtype != np.float32 and math.prod(slab.shape[axis + 1 :]) == 1:
-                slab = slab.astype(np.float32)  # as the kernel wants lines of single elements
-            tables = change.base, change.scale, change.index, change.weight
-            module.filter_axis(slab, target, axis, *tables, threads=threads, isa=isa)
-            slab = target
-        if not turns:
-            targets[-1][...] = slab
+
+def _as_lines(image: Array, last: bool) -> Array:
+    """An image as [batch and channels, three axes of the grid, 1], or with its last channels at the end."""
+    grid = (*image.shape[2:], 1)[:3]
+    if last:
+        return np.moveaxis(image, 1, -1).reshape(len(image), *grid, -1)
+    return image.reshape(-1, *grid, 1)
 
 
 def _turns(filters: Mapping[int, AxisFilter], sizes: Sequence[int]) -> list[int]:
