@@ -18,7 +18,7 @@ from edgekit import bundle as bundles
 from edgekit import demo, target, volumes
 from edgekit.cli import main
 from edgekit.reports import Candidate
-from edgekit.spec import TensorSpec
+from edgekit.spec import Step, TensorSpec
 from edgekit.volumes import Volume
 
 MODEL = """
@@ -141,6 +141,17 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str], stub: StubB
     assert data["manifest"]["candidates"][1]["reason"] == "it said no"
     assert data["identity"] == sample_bundles.full().manifest.identity
     assert stub.opened == []
+
+
+def test_inspect_shows_the_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = replace(sample_bundles.IMAGE, name="flow", dims=(1, 2, 4, 8))
+    made = sample_bundles.small(inputs=(flow,))
+    step = Step("integrate_velocity", ("flow",), ("flow",), {"steps": 3})
+    bundles.write(replace(made, manifest=replace(made.manifest, before=(step,))), tmp_path / "a.ekb")
+    _, out, _ = call(capsys, "inspect", tmp_path / "a.ekb")
+    assert "steps before the network:\n  flow = integrate_velocity(flow, steps=3)\n" in out
+    (shown,) = document(capsys, "inspect", tmp_path / "a.ekb")["manifest"]["before"]
+    assert shown["op"] == "integrate_velocity" and shown["options"] == {"steps": 3}
 
 
 def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
