@@ -9,18 +9,16 @@ import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sample_bundles import DOUBLED, IMAGE, StubBackend, artifact, small, stub  # noqa: F401
+from sample_steps import add  # noqa: F401
 
 from edgekit import bundle, machine, runtime
 from edgekit.errors import MismatchError, SessionError, SpecError, UnavailableError, UsageError
 from edgekit.registry import Requirement
 from edgekit.spec import Dim, Step
-from edgekit.steps import STEPS
-from edgekit.steps.base import StepKind
 
 FEED = {"image": np.arange(32, dtype=np.float32).reshape(1, 1, 4, 8)}
 
@@ -169,22 +167,6 @@ def test_close_waits_for_a_run(stub):  # noqa: F811
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def add(monkeypatch):
-    """A step that adds an option to its input."""
-    kind = StepKind(
-        name="add",
-        inputs=1,
-        run=lambda arrays, options, threads: (arrays[0] + np.float32(options["value"]),),
-        infer=lambda specs, options: specs,
-        defaults={"value": 1.0},
-    )
-    module = SimpleNamespace(ADD=kind)
-    monkeypatch.setitem(sys.modules, "step_of_this_test", module)
-    monkeypatch.setitem(STEPS._entries, "add", "step_of_this_test:ADD")
-    return kind
-
-
 def with_steps(*steps, results):
     made = small()
     return replace(made, manifest=replace(made.manifest, after=steps, results=results))
@@ -277,7 +259,7 @@ def test_only_the_last_step_of_an_input_is_looked_at(stub, add):  # noqa: F811
         np.testing.assert_array_equal(opened.run(FEED)["doubled"], 2 * FEED["image"])
 
 
-def test_run_steps_gives_every_tensor(add):
+def test_run_steps_gives_every_tensor(add):  # noqa: F811
     tensors = runtime.run_steps((Step("add", ("x",), ("y",)),), {"x": np.float32([1])})
     assert {name: float(array[0]) for name, array in tensors.items()} == {"x": 1.0, "y": 2.0}
     with pytest.raises(SpecError, match="no option 'valu'"):
