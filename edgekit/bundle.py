@@ -75,6 +75,7 @@ class Manifest:
         members: Every file beside the manifest, by name.
         cpu_features: Instruction set extensions that machine code in it may use.
         intended_use: The user's own words on what it is for.
+        before: Steps before the network, in order.
         after: Steps after the network, in order.
         history: What was done to the model, in order.
         notes: What a user wants to know of that.
@@ -95,6 +96,7 @@ class Manifest:
     members: dict[str, Member]
     cpu_features: tuple[str, ...] = ()
     intended_use: str = ""
+    before: tuple[Step, ...] = ()
     after: tuple[Step, ...] = ()
     history: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -118,8 +120,10 @@ class Manifest:
             if not specs or len({spec.name for spec in specs}) != len(specs):
                 raise CorruptError(f"{kind} want one or more different names")
         given = {spec.name: (spec.dtype, spec.dims) for spec in self.inputs}
+        # What steps make of them is looked at with the steps: this imports none.
+        made = {name for step in self.before for name in step.outputs}
         for spec in self.network.inputs:
-            if given.get(spec.name) != (spec.dtype, spec.dims):
+            if spec.name not in made and given.get(spec.name) != (spec.dtype, spec.dims):
                 raise CorruptError(f"the network's input {spec} is not among the bundle's inputs")
 
     def _check_members(self) -> None:
@@ -174,6 +178,7 @@ class Bundle:
         target: Target,
         inputs: tuple[TensorSpec, ...],
         results: tuple[TensorSpec, ...],
+        before: tuple[Step, ...] = (),
         after: tuple[Step, ...] = (),
         intended_use: str = "",
         history: tuple[str, ...] = (),
@@ -193,6 +198,7 @@ class Bundle:
             members={name: Member.of(content) for name, content in files.items()},
             cpu_features=target.cpu_features,
             intended_use=intended_use,
+            before=before,
             after=after,
             history=history,
             notes=notes,
@@ -347,15 +353,20 @@ def _read_manifest(reader: archive.Reader) -> tuple[Manifest, str]:
 
 
 def _check_steps(manifest: Manifest) -> None:
-    """Refuse steps that do not lead from the inputs to the results."""
-    known = {spec.name: spec for spec in (*manifest.inputs, *manifest.network.outputs)}
-    if len(known) != len(manifest.inputs) + len(manifest.network.outputs):
-        raise CorruptError("want different names for the inputs and the network's outputs")
+    """Refuse steps that do not lead from the inputs to the network, and from there to the results."""
+    network = manifest.network
     try:
+        given = steps.infer(manifest.before, {spec.name: spec for spec in manifest.inputs}, in_place=True)
+        for want in network.inputs:
+            got = given[want.name]
+            if (got.dtype, got.dims) != (want.dtype, want.dims):
+                raise CorruptError(f"the network's input is described as {want}, the steps make {got}")
+        known = {**given, **{spec.name: spec for spec in network.outputs}}
+        if len(known) != len(given) + len(network.outputs):
+            raise CorruptError("want different names for the inputs and the network's outputs")
         made = steps.infer(manifest.after, known)
     except (SpecError, UsageError) as error:
         raise CorruptError(error.message, where=error.where, hint=error.hint) from None
-    given = {spec.name for spec in manifest.inputs}
     for result in manifest.results:
         spec = made.get(result.name)
         if spec is None or result.name in given:

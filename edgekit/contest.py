@@ -40,12 +40,14 @@ class Evidence:
         expected: What a trusted implementation makes of them, by name.
         reference: Which one.
         inputs: Where the inputs come from.
+        network_feeds: What the steps before the network make of ``feeds``: its inputs by name.
     """
 
     feeds: dict[str, Array]
     expected: dict[str, Array]
     reference: str
     inputs: str
+    network_feeds: dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,11 @@ class Contest:
     def _attempt(self, name: str, draft: Draft) -> Attempt:
         """Compile in a child, then open the whole bundle here and compare what a user would get."""
         compiled = BACKENDS[name].compile(
-            self.graph, self.device, sample=self.evidence.feeds, threads=self.threads, limits=self.child
+            self.graph,
+            self.device,
+            sample=self.evidence.network_feeds,
+            threads=self.threads,
+            limits=self.child,
         )
         bundle = draft(compiled.artifact)
         with runtime.open(bundle, threads=self.threads) as session:

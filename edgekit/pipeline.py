@@ -6,7 +6,7 @@ the fastest one that passes → bundle. Nothing is chosen by belief, and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from edgekit.backends import BACKENDS
 from edgekit.bundle import Bundle, write
 from edgekit.contest import Contest, Evidence
 from edgekit.errors import UnavailableError
+from edgekit.front import Front
 from edgekit.graph.graph import Graph
-from edgekit.graph.load import Golden, load
+from edgekit.graph.load import Golden, is_onnx, load, run_torch
 from edgekit.isolation import Limits
 from edgekit.passes import default_passes
 from edgekit.passes.base import run_all
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import torch
 
 Observer = Callable[[str], None]
+Before = Step | str | Sequence[Step | str]
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ class Plan:
         results: Contracts of what a caller gets.
         history: What was done to the model to prepare it.
         notes: What a user wants to know of that.
-        after: Steps that would run after the network.
+        before: Steps that would run before the network.
+        after: Steps that would run after it.
         backends: What would be tried, in order.
         limits: Limits on accuracy that would decide.
         reference: What the outputs would be compared with, on which inputs.
@@ -67,6 +70,7 @@ class Plan:
     results: tuple[TensorSpec, ...]
     history: tuple[str, ...]
     notes: tuple[str, ...]
+    before: tuple[Step, ...]
     after: tuple[Step, ...]
     backends: tuple[BackendPlan, ...]
     limits: AccuracyLimits
@@ -85,6 +89,7 @@ def compile(
     shapes: Mapping[str, str] | None = None,
     weights: Path | None = None,
     trust: bool = False,
+    before: Before = (),
     backend: str = "auto",
     inputs: Mapping[str, Array] | None = None,
     limits: AccuracyLimits = AccuracyLimits(),
@@ -106,6 +111,9 @@ def compile(
         shapes: Shape of each input, as ``{"ct": "1x1x[32:128:16]x96"}``; needed where the model does not say.
         weights: ``.safetensors`` or ``.pt`` file for a factory.
         trust: Allow inputs that can execute code when they are read (``.pt2``).
+        before: What to do before the network, in order: steps, also as texts like ``median image radius=2``,
+            then models of the zoo, like ``zoo.denoise2d image``, which are compiled together with the
+            network. What a step makes of an input takes that input's place.
         backend: ``"auto"`` tries all that the target lists and keeps the fastest one that passes.
         inputs: Arrays to verify and measure with; seeded generated ones otherwise.
         limits: Limits on the difference from the reference.
@@ -126,20 +134,22 @@ def compile(
     """
     device = _find_target(target)
     wanted = _backend_names(device, backend)
+    model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     if output is not None:
         atomic.check_writable(Path(output), force=force)
     child = Limits(time_limit_s, memory_limit_bytes)
 
     on_event(f"load {_describe(source)}")
-    graph, golden, notes = _prepare(source, device, shapes, weights, trust, inputs, child)
+    graph, golden, notes = _prepare(model, device, child)
     on_event("compute the reference outputs")
-    evidence = _evidence(graph, golden, inputs, device, child)
+    evidence = _evidence(model, graph, golden, device, child)
     draft = partial(
         Bundle.of,
         name=name or name_of(source),
         target=device,
-        inputs=graph.inputs,
+        inputs=graph.given,
         results=graph.results,
+        before=graph.before,
         after=graph.after,
         intended_use=intended_use,
         history=graph.history,
@@ -165,6 +175,7 @@ def plan(
     shapes: Mapping[str, str] | None = None,
     weights: Path | None = None,
     trust: bool = False,
+    before: Before = (),
     backend: str = "auto",
     inputs: Mapping[str, Array] | None = None,
     limits: AccuracyLimits = AccuracyLimits(),
@@ -183,19 +194,21 @@ def plan(
     """
     device = _find_target(target)
     wanted = _backend_names(device, backend)
+    model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     if output is not None:
         atomic.check_writable(Path(output), force=force)
     on_event(f"load {_describe(source)}")
     child = Limits(time_limit_s, memory_limit_bytes)
-    graph, golden, notes = _prepare(source, device, shapes, weights, trust, inputs, child)
+    graph, golden, notes = _prepare(model, device, child)
     reference = "pytorch" if golden else "reference"
     return Plan(
         model=_describe(source),
         target=device.name,
-        inputs=graph.inputs,
+        inputs=graph.given,
         results=graph.results,
         history=graph.history,
         notes=notes,
+        before=graph.before,
         after=graph.after,
         backends=tuple(_plan_backend(name, graph, device) for name in wanted),
         limits=limits,
@@ -224,39 +237,63 @@ def _backend_names(device: Target, backend: str) -> list[str]:
     return names
 
 
-def _prepare(
-    source: str | Path | torch.nn.Module,
-    device: Target,
-    shapes: Mapping[str, str] | None,
-    weights: Path | None,
-    trust: bool,
-    inputs: Mapping[str, Array] | None,
-    child: Limits,
-) -> tuple[Graph, Golden | None, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Model:
+    """A model as the user gives it, with what is to stand in front of it and the inputs to judge it on."""
+
+    source: str | Path | torch.nn.Module
+    shapes: Mapping[str, str] | None
+    weights: Path | None
+    trust: bool
+    front: Front
+    inputs: Mapping[str, Array] | None
+
+
+def _prepare(model: _Model, device: Target, child: Limits) -> tuple[Graph, Golden | None, tuple[str, ...]]:
     """The model as a graph after all passes, with the source framework's own outputs where there are any."""
+    feeds = model.inputs
+    if feeds is not None and model.front and not is_onnx(model.source):
+        feeds = model.front.run(feeds, time_limit_s=child.time_s)
     loaded = load(
-        source, shapes=shapes, weights=weights, trust=trust, samples=inputs, time_limit_s=child.time_s
+        model.source,
+        shapes=model.shapes,
+        weights=model.weights,
+        trust=model.trust,
+        samples=feeds,
+        time_limit_s=child.time_s,
     )
-    result = run_all(default_passes(device), loaded.graph, device)
-    return result.graph, loaded.golden, loaded.notes + result.notes
+    graph, notes = model.front.attach(loaded.graph, feeds=model.inputs, time_limit_s=child.time_s)
+    result = run_all(default_passes(device), graph, device)
+    return result.graph, loaded.golden, loaded.notes + notes + result.notes
 
 
-def _evidence(
-    graph: Graph, golden: Golden | None, inputs: Mapping[str, Array] | None, device: Target, child: Limits
-) -> Evidence:
-    """Inputs, and what a trusted implementation makes of them."""
-    described = _describe_inputs(inputs)
-    if golden is not None:
-        return Evidence(golden.inputs, golden.outputs, "pytorch", described)
-    if inputs is None:
-        feeds = samples.generate_inputs(graph.inputs)
+def _evidence(model: _Model, graph: Graph, golden: Golden | None, device: Target, child: Limits) -> Evidence:
+    """Inputs, and what a trusted implementation makes of them. Steps are the same on both sides."""
+    if model.inputs is not None:
+        feeds = samples.check_inputs(graph.given, model.inputs)
+    elif golden is not None and not model.front:
+        feeds = golden.inputs
     else:
-        feeds = samples.check_inputs(graph.inputs, inputs)
+        feeds = samples.generate_inputs(graph.given)
+    tensors = runtime.run_steps(graph.before, feeds)
+    network_feeds = {spec.name: tensors[spec.name] for spec in graph.inputs}
+    described = _describe_inputs(model.inputs)
+    if golden is not None:
+        if model.inputs is None and model.front:
+            golden = run_torch(
+                model.source,
+                model.front.run(feeds, time_limit_s=child.time_s),
+                weights=model.weights,
+                trust=model.trust,
+                time_limit_s=child.time_s,
+            )
+        return Evidence(feeds, golden.outputs, "pytorch", described, network_feeds)
     backend = BACKENDS["reference"]
     device = replace(device, backends=(*device.backends, "reference"))
-    compiled = backend.compile(graph, device, sample=feeds, limits=child)
-    expected = runtime.run_steps(graph.after, {**feeds, **compiled.outputs})
-    return Evidence(feeds, {spec.name: expected[spec.name] for spec in graph.results}, "reference", described)
+    compiled = backend.compile(graph, device, sample=network_feeds, limits=child)
+    made = runtime.run_steps(graph.after, {**tensors, **compiled.outputs})
+    expected = {spec.name: made[spec.name] for spec in graph.results}
+    return Evidence(feeds, expected, "reference", described, network_feeds)
 
 
 def _plan_backend(name: str, graph: Graph, device: Target) -> BackendPlan:

@@ -44,10 +44,11 @@ def open(source: str | os.PathLike[str] | Bundle, *, threads: int = 0) -> Sessio
         bundle, where = source, source.manifest.name
     else:
         bundle, where = read(Path(source)), str(source)
-    backend = _backend(bundle.manifest, where)
-    steps = _bind(bundle.manifest.after, threads)
+    manifest = bundle.manifest
+    backend = _backend(manifest, where)
+    steps = _bind((*manifest.before, *manifest.after), threads)
     network = backend.open(bundle.network, threads=threads)
-    return Session(bundle.manifest, network, steps, threads=threads, started=started)
+    return Session(manifest, network, steps, threads=threads, started=started)
 
 
 def run_steps(steps: Sequence[Step], tensors: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
@@ -79,7 +80,8 @@ class Session:
         self.manifest = manifest
         self.threads = threads
         self._network: NetworkSession | None = network
-        self._stages: list[_Stage] = [("network", self._compute), *steps]
+        before, after = steps[: len(manifest.before)], steps[len(manifest.before) :]
+        self._stages: list[_Stage] = [*_checked(before, manifest), ("network", self._compute), *after]
         self._lock = threading.Lock()
         self._inputs = {spec.name: spec for spec in manifest.inputs}
         self._feeds = [spec.name for spec in manifest.network.inputs]
@@ -113,7 +115,8 @@ class Session:
             The results by name, in order, in arrays that the caller owns.
 
         Raises:
-            SpecError: A missing or unknown name, or an array that does not fit its contract.
+            SpecError: A missing or unknown name, or an array that does not fit its contract: a given one, or
+                what a step before the network made of it.
             SessionError: The session is closed, the vendor's runtime failed, or a result is not what the
                 contract promises (NaN and infinity included).
         """
@@ -235,6 +238,35 @@ def _do_step(
     """Add the tensors that the step makes."""
     arrays = kind.run(tuple(tensors[name] for name in step.inputs), options, threads)
     tensors.update(zip(step.outputs, arrays, strict=True))
+
+
+def _checked(before: Sequence[_Stage], manifest: Manifest) -> list[_Stage]:
+    """The stages before the network, each with a look at what it hands to the network."""
+    unseen = {spec.name: spec for spec in manifest.network.inputs}
+    stages: list[_Stage] = []
+    for (title, do_step), step in reversed(list(zip(before, manifest.before, strict=True))):
+        # Of several steps that make a tensor the last one's is the network's.
+        specs = tuple(unseen.pop(name) for name in step.outputs if name in unseen)
+        stages.append((title, partial(_do_checked, step, do_step, specs)))
+    return stages[::-1]
+
+
+def _do_checked(
+    step: Step,
+    do_step: Callable[[dict[str, Array]], None],
+    specs: tuple[TensorSpec, ...],
+    tensors: dict[str, Array],
+) -> None:
+    do_step(tensors)
+    for spec in specs:
+        try:
+            tensors[spec.name] = spec.check(tensors[spec.name])
+        except SpecError as error:
+            raise SpecError(
+                f"what a step before the network made does not fit the network: {error.message}",
+                where=str(step),
+                hint="check the unit and the range of the input's values, and the step's options",
+            ) from None
 
 
 def _backend(manifest: Manifest, where: str) -> Backend:

@@ -210,7 +210,8 @@ class Step:
     Attributes:
         op: Name in :data:`edgekit.steps.STEPS`.
         inputs: Names of the tensors it reads: of the model's inputs, the network's outputs or earlier steps.
-        outputs: Names of the tensors it makes.
+        outputs: Names of the tensors it makes. A step before the network may name one that is there already:
+            what it makes takes that one's place.
         options: Plain values by name; the step's own defaults fill the rest.
     """
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("bundle", "compare", "zoo"),
     ("runtime", "doctor"),
     ("profiling",),
-    ("contest",),
+    ("contest", "front"),
     ("pipeline",),
     ("demo",),
     ("cli",),

@@ -25,7 +25,7 @@ from edgekit import archive, bundle
 from edgekit.backends.base import ArtifactInfo
 from edgekit.bundle import Bundle, Manifest, Member
 from edgekit.errors import CorruptError, LimitError, SpecError, UsageError
-from edgekit.spec import Step
+from edgekit.spec import Dim, Step
 
 PAGE = Path(__file__).parent.parent / "docs" / "bundle.md"
 
@@ -39,6 +39,27 @@ def test_what_is_written_is_read_back(tmp_path, make):
     assert back.files == make().files
     assert repr(bundle.read_manifest(path)) == repr(back.manifest)
     assert back.network.files == artifact().files
+
+
+def test_steps_before_and_after_are_read_back(tmp_path):
+    flow = replace(IMAGE, name="flow", dims=(1, 2, 4, Dim(4, 12, 4)))
+    made = small(inputs=(flow,), outputs=(replace(flow, name="out"),))
+    before = (
+        Step("integrate_velocity", ("flow",), ("slow",), {"steps": 3}),
+        Step("warp", ("flow", "slow"), ("flow",), {"boundary": "zero"}),
+    )
+    after = (Step("warp", ("out", "flow"), ("moved",)),)
+    results = (replace(flow, name="moved"),)
+    made = replace(made, manifest=replace(made.manifest, before=before, after=after, results=results))
+    bundle.write(made, tmp_path / "a.ekb")
+    back = bundle.read(tmp_path / "a.ekb")
+    assert (back.manifest.before, back.manifest.after) == (before, after)
+    assert bundle.verify(tmp_path / "a.ekb").passed
+
+
+def test_a_bundle_without_steps_does_not_mention_them():
+    text = bundle._encode(small().manifest)
+    assert b"before" not in text and b"after" not in text
 
 
 def test_the_same_bundle_gives_the_same_bytes(tmp_path):
@@ -175,6 +196,12 @@ def test_an_unreadable_file_is_a_usage_error(tmp_path, monkeypatch):
         ({"results": (replace(DOUBLED, dtype="int8"),)}, "described"),
         ({"results": (IMAGE,)}, "makes the result"),
         ({"results": (replace(DOUBLED, name="x"),)}, "makes the result"),
+        ({"before": (Step("no_such_step", ("image",), ("image",)),)}, "unknown step"),
+        ({"before": (Step("warp", ("image", "x"), ("image",)),)}, "reads 'x'"),
+        ({"before": (Step("warp", ("image", "doubled"), ("image",)),)}, "reads 'doubled'"),
+        ({"before": (Step("warp", ("image",), ("image",)),)}, "2 inputs"),
+        ({"before": (Step("integrate_velocity", ("image",), ("image",)),)}, "displacement"),
+        ({"before": (Step("integrate_velocity", ("image",), ("image",), {"stepz": 1}),)}, "no option"),
         ({"after": (Step("no_such_step", ("doubled",), ("x",)),)}, "unknown step"),
         ({"after": (Step("warp", ("x", "y"), ("z",)),)}, "reads 'x'"),
         ({"after": (Step("warp", ("image",), ("z",)),)}, "2 inputs"),
@@ -186,6 +213,37 @@ def test_a_manifest_that_contradicts_itself_is_refused(change, what):
     good = small()
     with pytest.raises(CorruptError, match=what):
         replace(good, manifest=replace(good.manifest, **change))
+
+
+FLOW = replace(IMAGE, name="flow", dims=(1, 2, 4, 8))
+INTEGRATE = Step("integrate_velocity", ("flow",), ("image",))
+
+
+@pytest.mark.parametrize(
+    "inputs, before, what",
+    [
+        ((FLOW,), INTEGRATE, "described as image: float32 1x1x4x.*the steps make image: float32 1x2x4x8"),
+        ((FLOW, IMAGE), replace(INTEGRATE, outputs=("doubled",)), "different names"),
+        ((FLOW,), replace(INTEGRATE, outputs=("x",)), "not among"),
+        ((FLOW,), replace(INTEGRATE, inputs=("image",)), "reads 'image'"),
+        ((FLOW, IMAGE), replace(INTEGRATE, outputs=("image", "x")), "got 2 names"),
+    ],
+)
+def test_steps_before_that_do_not_lead_to_the_network_are_refused(inputs, before, what):
+    good = small()
+    with pytest.raises(CorruptError, match=what):
+        replace(good, manifest=replace(good.manifest, inputs=inputs, before=(before,)))
+
+
+def test_a_tensor_before_the_network_is_no_result():
+    good = small()
+    keep = Step("integrate_velocity", ("flow",), ("kept",))
+    results = (replace(FLOW, name="kept"),)
+    with pytest.raises(CorruptError, match="makes the result 'kept'"):
+        replace(
+            good,
+            manifest=replace(good.manifest, inputs=(FLOW, IMAGE), before=(keep,), results=results),
+        )
 
 
 @pytest.mark.parametrize(

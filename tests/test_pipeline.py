@@ -14,13 +14,16 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from sample_steps import add  # noqa: F401
 
 import edgekit
-from edgekit import runtime
+from edgekit import kernels, runtime
 from edgekit.backends.base import Backend
 from edgekit.errors import GateError, SpecError, TargetError, UnavailableError, UnsupportedError, UsageError
+from edgekit.graph.load import Loaded, load
 from edgekit.pipeline import compile, plan
 from edgekit.reports import AccuracyLimits
+from edgekit.spec import Array
 
 SMOOTH = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -106,6 +109,128 @@ def test_a_torch_module_is_compared_with_pytorch() -> None:
     assert accuracy is not None
     assert accuracy.reference == "pytorch"
     assert accuracy.tensors[0].max_rel_error < 1e-4
+
+
+# --- before the network ---
+
+
+def smoothed(image: Array) -> Array:
+    weight = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]], np.float32) / 10
+    padded = np.pad(image[0, 0], 1)
+    return sum(weight[i, j] * padded[i : i + 24, j : j + 32] for i in range(3) for j in range(3))  # type: ignore[no-any-return]
+
+
+def test_every_backend_runs_the_steps_before_it(smooth: Path, tmp_path: Path, add: object) -> None:  # noqa: F811
+    bundle = compile(smooth, shapes=SHAPE, before=["add value=4", "add image"], output=tmp_path / "x.ekb")
+    manifest = bundle.manifest
+    assert [str(step) for step in manifest.before] == ["image = add(image, value=4.0)", "image = add(image)"]
+    ran = [c for c in manifest.candidates if c.verdict in ("chosen", "slower")]
+    assert {c.backend for c in ran} == {"openvino", "onnxruntime", "tvm"}
+    assert all(c.worst_snr_db > 100 for c in ran)
+    image = np.random.default_rng(3).standard_normal((1, 1, 24, 32)).astype(np.float32)
+    with runtime.open(tmp_path / "x.ekb") as session:
+        features = session.run({"image": image})["features"]
+        stages = edgekit.profile(session, runs=3).stages_s
+    np.testing.assert_allclose(features[0, 0], smoothed(image + np.float32(5)), atol=1e-5)
+    assert list(stages) == ["check", "add", "add 2", "network", "results"]
+
+
+def test_the_reference_runs_them_too(smooth: Path, add: object) -> None:  # noqa: F811
+    given = {"image": np.random.default_rng(1).random((1, 1, 24, 32), dtype=np.float32)}
+    bundle = compile(smooth, shapes=SHAPE, before="add value=4", inputs=given, backend="reference")
+    accuracy = bundle.manifest.accuracy
+    assert accuracy is not None and accuracy.inputs == "given: image"
+    assert accuracy.tensors[0].max_abs_error == 0
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_pytorch_sees_what_the_steps_made(given: bool, add: object) -> None:  # noqa: F811
+    torch.manual_seed(0)
+    # Without the step on both sides the results would lie far apart.
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Sigmoid(), torch.nn.Conv2d(2, 1, 1))
+    inputs = {"input": np.random.default_rng(1).random((1, 1, 16, 16), dtype=np.float32)}
+    bundle = compile(
+        net,
+        shapes={"input": "1x1x16x16"},
+        before="add value=3",
+        inputs=inputs if given else None,
+        backend="onnxruntime",
+    )
+    accuracy = bundle.manifest.accuracy
+    assert accuracy is not None and accuracy.reference == "pytorch"
+    assert accuracy.worst_snr_db > 100
+    with runtime.open(bundle) as session, torch.no_grad():
+        wanted = net(torch.from_numpy(inputs["input"] + np.float32(3))).numpy()
+        np.testing.assert_allclose(session.run(inputs)["output"], wanted, atol=1e-5)
+
+
+def test_steps_after_the_network_read_what_the_step_before_made(tmp_path: Path, add: object) -> None:  # noqa: F811
+    text = """
+    <ir_version: 9, opset_import: ["" : 20, "edgekit" : 1]>
+    move (float[1, 2, 8, 9] image) => (moved) { flow = Neg (image)  moved = edgekit.Warp (image, flow) }
+    """
+    bundle = compile(save(tmp_path, text), before="add value=2", backend="onnxruntime")
+    manifest = bundle.manifest
+    assert [step.op for step in (*manifest.before, *manifest.after)] == ["add", "warp"]
+    image = np.random.default_rng(0).random((1, 2, 8, 9), dtype=np.float32)
+    with runtime.open(bundle) as session:
+        moved = session.run({"image": image})["moved"]
+    ahead = image + np.float32(2)
+    np.testing.assert_allclose(moved, kernels.warp(ahead, -ahead), atol=1e-5)
+
+
+def test_a_network_in_front_is_compiled_with_the_model(
+    smooth: Path,
+    tmp_path: Path,
+    add: object,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Stands for the network of the zoo, whose export takes seconds and is tested elsewhere.
+    double = "double (float[1, 1, H, W] x) => (float[1, 1, H, W] y) { y = Add (x, x) }"
+    path = save(tmp_path, f'<ir_version: 9, opset_import: ["" : 18]> {double}')
+    asked = []
+
+    def export(source: str, *, shapes: dict[str, str], **options: object) -> Loaded:
+        asked.append((source, shapes))
+        return load(path, shapes={"x": shapes["image"]})
+
+    monkeypatch.setattr("edgekit.front.load", export)
+    bundle = compile(smooth, shapes=SHAPE, before=["add value=4", "zoo.denoise2d"], backend="onnxruntime")
+    assert asked == [("edgekit.zoo.denoise2d:build", {"image": "1x1x24x32"})]
+    manifest = bundle.manifest
+    assert [step.op for step in manifest.before] == ["add"]
+    assert "zoo.denoise2d runs in front of the network, on image" in manifest.history
+    image = np.random.default_rng(3).standard_normal((1, 1, 24, 32)).astype(np.float32)
+    with runtime.open(bundle) as session:
+        features = session.run({"image": image})["features"]
+    np.testing.assert_allclose(features[0, 0], smoothed(2 * image + np.float32(8)), atol=1e-5)
+
+
+def test_a_plan_shows_the_steps(smooth: Path, add: object) -> None:  # noqa: F811
+    planned = plan(smooth, shapes=SHAPE, before="add value=4")
+    assert [str(step) for step in planned.before] == ["image = add(image, value=4.0)"]
+    assert planned.as_dict()["before"]
+    assert [spec.name for spec in planned.inputs] == ["image"]
+
+
+def test_a_step_that_is_not_there_is_refused_before_any_work() -> None:
+    for run in (compile, plan):
+        with pytest.raises(UsageError, match="unknown step 'wrap'") as refused:
+            run("no-such-model.onnx", before="wrap image")
+        assert refused.value.where == "--before 'wrap image'"
+
+
+def test_a_step_that_does_not_fit_is_refused(smooth: Path) -> None:
+    with pytest.raises(SpecError, match="displacement") as refused:
+        plan(smooth, shapes=SHAPE, before="integrate_velocity image")
+    assert refused.value.where == "image = integrate_velocity(image)"
+    with pytest.raises(SpecError, match="wrong shape"):
+        compile(
+            smooth,
+            shapes=SHAPE,
+            before="zoo.denoise2d",
+            inputs={"image": np.zeros((1, 1, 9, 9), np.float32)},
+        )
 
 
 def test_a_failed_gate_writes_no_bundle(smooth: Path, tmp_path: Path) -> None:

@@ -9,18 +9,16 @@ import textwrap
 import threading
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sample_bundles import DOUBLED, IMAGE, StubBackend, artifact, small, stub  # noqa: F401
+from sample_steps import add  # noqa: F401
 
 from edgekit import bundle, machine, runtime
 from edgekit.errors import MismatchError, SessionError, SpecError, UnavailableError, UsageError
 from edgekit.registry import Requirement
 from edgekit.spec import Dim, Step
-from edgekit.steps import STEPS
-from edgekit.steps.base import StepKind
 
 FEED = {"image": np.arange(32, dtype=np.float32).reshape(1, 1, 4, 8)}
 
@@ -169,22 +167,6 @@ def test_close_waits_for_a_run(stub):  # noqa: F811
 # ── steps ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def add(monkeypatch):
-    """A step that adds an option to its input."""
-    kind = StepKind(
-        name="add",
-        inputs=1,
-        run=lambda arrays, options, threads: (arrays[0] + np.float32(options["value"]),),
-        infer=lambda specs, options: specs,
-        defaults={"value": 1.0},
-    )
-    module = SimpleNamespace(ADD=kind)
-    monkeypatch.setitem(sys.modules, "step_of_this_test", module)
-    monkeypatch.setitem(STEPS._entries, "add", "step_of_this_test:ADD")
-    return kind
-
-
 def with_steps(*steps, results):
     made = small()
     return replace(made, manifest=replace(made.manifest, after=steps, results=results))
@@ -207,7 +189,77 @@ def test_steps_run_in_order_and_results_come_in_order(stub, add):  # noqa: F811
     assert all(seconds >= 0 for seconds in stages.values())
 
 
-def test_run_steps_gives_every_tensor(add):
+def with_front(*before, **changes):
+    made = small()
+    return replace(made, manifest=replace(made.manifest, before=before, **changes))
+
+
+def test_steps_before_make_what_the_network_reads(stub, add):  # noqa: F811
+    made = with_front(
+        Step("add", ("image",), ("image",), {"value": 10.0}),
+        Step("add", ("image",), ("image",)),
+        # After the network a step reads what the network read.
+        after=(Step("add", ("image",), ("seen",)),),
+        results=(DOUBLED, replace(DOUBLED, name="seen")),
+    )
+    given = {"image": FEED["image"].copy()}
+    with runtime.open(made) as opened:
+        stages: dict[str, float] = {}
+        results = opened.run(given, stages=stages)
+        untimed = opened.run(given)
+    np.testing.assert_array_equal(results["doubled"], 2 * (FEED["image"] + 11))
+    np.testing.assert_array_equal(results["seen"], FEED["image"] + 12)
+    np.testing.assert_array_equal(untimed["doubled"], results["doubled"])
+    np.testing.assert_array_equal(given["image"], FEED["image"])
+    assert list(stages) == ["check", "add", "add 2", "network", "add 3", "results"]
+
+
+def test_a_caller_gives_what_steps_read(stub, add):  # noqa: F811
+    raw = replace(IMAGE, name="raw", value_range=(0.0, 50.0))
+    made = with_front(Step("add", ("raw",), ("image",)), inputs=(raw,))
+    with runtime.open(made) as opened:
+        assert opened.inputs == (raw,)
+        np.testing.assert_array_equal(opened.run({"raw": FEED["image"]})["doubled"], 2 * FEED["image"] + 2)
+        with pytest.raises(SpecError, match="missing raw; unknown image"):
+            opened.run(FEED)
+        with pytest.raises(SpecError, match="out of range"):
+            opened.run({"raw": FEED["image"] + 40})
+
+
+@pytest.mark.parametrize(
+    "value, what",
+    [(3.4e38, "want finite values, got 1 NaN or infinite of 32"), (100.0, "want 0 … 50, got 100 … 131")],
+)
+def test_what_steps_make_has_to_fit_the_network(stub, add, value, what):  # noqa: F811
+    def unreachable(feeds):
+        raise AssertionError("the network must not run")
+
+    stub.function = unreachable
+    made = small(inputs=(replace(IMAGE, value_range=(0.0, 50.0) if value == 100 else None),))
+    steps = (Step("add", ("image",), ("image",), {"value": value}),)
+    made = replace(made, manifest=replace(made.manifest, before=steps))
+    image = FEED["image"].copy()
+    if value != 100:
+        image[0, 0, 0, 0] = 3.4e38
+    with (
+        runtime.open(made) as opened,
+        np.errstate(over="ignore"),
+        pytest.raises(SpecError, match=what) as caught,
+    ):
+        opened.run({"image": image})
+    assert caught.value.where == str(steps[0]) and caught.value.hint
+
+
+def test_only_the_last_step_of_an_input_is_looked_at(stub, add):  # noqa: F811
+    made = small(inputs=(replace(IMAGE, value_range=(0.0, 50.0)),))
+    far = Step("add", ("image",), ("image",), {"value": 100.0})
+    back = replace(far, options={"value": -100.0})
+    made = replace(made, manifest=replace(made.manifest, before=(far, back)))
+    with runtime.open(made) as opened:
+        np.testing.assert_array_equal(opened.run(FEED)["doubled"], 2 * FEED["image"])
+
+
+def test_run_steps_gives_every_tensor(add):  # noqa: F811
     tensors = runtime.run_steps((Step("add", ("x",), ("y",)),), {"x": np.float32([1])})
     assert {name: float(array[0]) for name, array in tensors.items()} == {"x": 1.0, "y": 2.0}
     with pytest.raises(SpecError, match="no option 'valu'"):

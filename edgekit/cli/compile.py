@@ -36,6 +36,13 @@ _MIB = 1 << 20
 )
 @click.option("--trust", is_flag=True, help="Take in .pt2 files, which can execute code when they are read.")
 @click.option(
+    "--before",
+    multiple=True,
+    metavar="STEP",
+    help="What to do before the network, such as 'integrate_velocity flow steps=5' or 'zoo.denoise2d image'; "
+    "repeat it for more, in order.",
+)
+@click.option(
     "-b",
     "--backend",
     default="auto",
@@ -86,6 +93,7 @@ def command(
     shapes: tuple[str, ...],
     weights: Path | None,
     trust: bool,
+    before: tuple[str, ...],
     backend: str,
     inputs: tuple[str, ...],
     max_abs_error: float | None,
@@ -105,6 +113,10 @@ def command(
     MODEL is an .onnx file, a PyTorch factory `package.module:function`, or a .pt2 file with --trust. Every
     backend that the target lists is tried, compared with the reference and measured; the fastest one that
     keeps within the limits is written. Exit code 1, and no bundle, where none does.
+
+    A STEP is a name, the input whose place its result takes (where there are several) and options as
+    NAME=VALUE. Steps are kept in the bundle and run before the network on every run; models of the zoo,
+    `zoo.NAME`, come last and are compiled with it.
     """
     from edgekit import pipeline
     from edgekit.cli import feeds
@@ -119,6 +131,7 @@ def command(
             "shapes": shape_of or None,
             "weights": weights,
             "trust": trust,
+            "before": before,
             "backend": backend,
             "inputs": feeds.for_compiling(inputs, shape_of) or None,
             "limits": AccuracyLimits(max_abs_error, min_snr_db),
@@ -157,6 +170,7 @@ def _show_plan(plan: Plan, as_json: bool) -> None:
         ("inputs", plan.inputs),
         ("results", plan.results),
         ("prepared", plan.history),
+        ("steps before the network", plan.before),
         ("steps after the network", plan.after),
         ("notes", plan.notes),
     ):

@@ -41,6 +41,7 @@ def _show(manifest: Manifest) -> None:
     for title, lines in (
         ("inputs", manifest.inputs),
         ("results", manifest.results),
+        ("steps before the network", manifest.before),
         ("steps after the network", manifest.after),
         ("history", manifest.history),
         ("notes", manifest.notes),

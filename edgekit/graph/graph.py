@@ -21,6 +21,8 @@ class Graph:
         model: The network. Treated as frozen: change the copy that :meth:`edit` returns.
         inputs: Contracts of the network's inputs, in order.
         outputs: Contracts of the network's outputs, in order.
+        before: Steps that the runtime does before the network, in order.
+        given: Contracts of what a caller gives: the network's inputs where there are no steps before it.
         after: Steps that the runtime does after the network, in order.
         results: Contracts of what a caller gets: the network's outputs where there are no steps.
         history: One line for each thing that was done, beginning with where the model came from.
@@ -29,11 +31,15 @@ class Graph:
     model: ir.Model
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    before: tuple[Step, ...] = ()
+    given: tuple[TensorSpec, ...] = field(default=())
     after: tuple[Step, ...] = ()
     results: tuple[TensorSpec, ...] = field(default=())
     history: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.given:
+            object.__setattr__(self, "given", self.inputs)
         if not self.results:
             object.__setattr__(self, "results", self.outputs)
 

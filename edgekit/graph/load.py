@@ -105,10 +105,56 @@ def load(
             )
         return _load_module(source, shapes, limits, samples)
     text = os.fspath(source)
-    if text.endswith(".onnx"):
+    if is_onnx(source):
         if weights is not None:
             raise UsageError("an .onnx file has its own weights", where=f"--weights {os.fspath(weights)}")
         return _load_onnx(Path(text), shapes, limits)
+    file = _check_torch(text, weights, trust)
+    return _load_torch(text, file, shapes, limits, time_limit_s, samples)
+
+
+def is_onnx(source: str | os.PathLike[str] | torch.nn.Module) -> bool:
+    """Whether the model comes as ONNX, so that no framework of its own can be asked for golden outputs."""
+    return isinstance(source, (str, os.PathLike)) and os.fspath(source).endswith(".onnx")
+
+
+def run_torch(
+    source: str | os.PathLike[str] | torch.nn.Module,
+    inputs: Mapping[str, Array],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+    time_limit_s: float = 300.0,
+) -> Golden:
+    """What PyTorch makes of given inputs; the model is run and not exported.
+
+    Args:
+        source: As for :func:`load`, ``.onnx`` files excepted.
+        inputs: One array for each input, by name.
+        weights: As for :func:`load`.
+        trust: Likewise.
+        time_limit_s: For the child; a module that is handed over runs in this process and has no limit.
+
+    Raises:
+        ModelError, SpecError, UsageError, LimitError: As :func:`load`.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return Golden(dict(inputs), resolve("edgekit.torch.export:run_module")(source, inputs))
+    text = os.fspath(source)
+    file = _check_torch(text, weights, trust)
+    outcome = isolation.run(
+        "edgekit.torch.export:run_job",
+        {"source": text, "weights": str(file.absolute()) if file is not None else None},
+        arrays=inputs,
+        limits=isolation.Limits(time_s=time_limit_s),
+        what=f"running {text}",
+        error=ModelError,
+    )
+    return Golden(dict(inputs), outcome.arrays)
+
+
+def _check_torch(text: str, weights: str | os.PathLike[str] | None, trust: bool) -> Path | None:
+    """Refuse what is neither a factory nor a trusted ``.pt2`` file; returns the checked file of weights."""
     if text.endswith(".pt2"):
         if weights is not None:
             raise UsageError("a .pt2 file has its own weights", where=f"--weights {os.fspath(weights)}")
@@ -118,7 +164,7 @@ def load(
                 where=text,
                 hint="--trust, if you know who made it",
             )
-        return _load_torch(text, None, shapes, limits, time_limit_s, samples)
+        return None
     module, colon, function = text.partition(":")
     if not (colon and function.isidentifier() and all(p.isidentifier() for p in module.split("."))):
         raise UsageError(
@@ -127,7 +173,9 @@ def load(
             hint="want file.onnx, file.pt2 (with --trust) or package.module:function",
         )
     file = Path(weights) if weights is not None else None
-    return _load_torch(text, file, shapes, limits, time_limit_s, samples)
+    if file is not None:
+        weights_file.check(file)
+    return file
 
 
 def _load_onnx(path: Path, shapes: Mapping[str, str] | None, limits: IntakeLimits) -> Loaded:
@@ -263,8 +311,6 @@ def _load_torch(
     samples: Mapping[str, Array] | None,
 ) -> Loaded:
     """Export in a child: torch.export first, tracing where that fails or takes too long."""
-    if file is not None:
-        weights_file.check(file)
     deadline = time.monotonic() + time_limit_s
 
     def export(exporter: str, share: float) -> Exported | str:

@@ -23,8 +23,9 @@ class SplitTailPass(Pass):
     """Operators of domain ``edgekit`` that only outputs and each other depend on become steps.
 
     The network then gives what the steps read, and ``results`` stay what they were. Every input stays an
-    input of the network, also one that only steps read: a caller's inputs, the network's inputs and
-    ``Graph.inputs`` are then one list. Operators in the middle stay, and backends refuse them by name.
+    input of the network, also one that only steps read: the network's inputs and ``Graph.inputs`` are then
+    one list, and ``Graph.given`` is the same one until steps before the network make some of them. Operators
+    in the middle stay, and backends refuse them by name.
     """
 
     name = "split_tail"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgekit.errors import SpecError
+from edgekit.errors import SpecError, did_you_mean
 from edgekit.registry import Registry
 from edgekit.spec import Step, TensorSpec
 from edgekit.steps.base import StepKind
@@ -19,12 +19,16 @@ STEPS: Registry[StepKind] = Registry(
 )
 
 
-def infer(steps: Sequence[Step], known: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+def infer(
+    steps: Sequence[Step], known: Mapping[str, TensorSpec], *, in_place: bool = False
+) -> dict[str, TensorSpec]:
     """Contracts of all tensors when the steps have run, by name.
 
     Args:
         steps: In order.
         known: Contracts of the tensors that there are before.
+        in_place: Whether what a step makes may take the place of a tensor that is there, as it may before
+            the network.
 
     Raises:
         UsageError: An unknown step.
@@ -35,9 +39,11 @@ def infer(steps: Sequence[Step], known: Mapping[str, TensorSpec]) -> dict[str, T
         kind = STEPS[step.op]
         for name in step.inputs:
             if name not in specs:
+                near = did_you_mean(name, specs)
                 raise SpecError(
                     f"a step reads {name!r}, which nothing has made: there are {', '.join(specs)}",
                     where=str(step),
+                    hint=f"did you mean {near!r}?" if near else None,
                 )
         if len(step.inputs) != kind.inputs:
             raise SpecError(
@@ -53,7 +59,7 @@ def infer(steps: Sequence[Step], known: Mapping[str, TensorSpec]) -> dict[str, T
                 f"step {kind.name} makes {len(made)} tensors, got {len(step.outputs)} names", where=str(step)
             )
         for name, spec in zip(step.outputs, made, strict=True):
-            if name in specs:
+            if name in specs and not in_place:
                 raise SpecError(f"a step makes {name!r}, which is there already", where=str(step))
             specs[name] = replace(spec, name=name)
     return specs

@@ -40,17 +40,7 @@ class _ExportFailed(Exception):
 def export_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     """In the child: make the module, export it, run it."""
     arguments = request.arguments
-    # A user's module lies where the command was typed.
-    sys.path.insert(0, str(Path.cwd()))
-    source = arguments["source"]
-    notes: list[str] = []
-    shapes = arguments["shapes"]
-    if source.endswith(".pt2"):
-        module, shapes = read_pt2(source, shapes)
-    else:
-        module = call_factory(source)
-        if arguments["weights"] is not None:
-            notes += load_weights(module, Path(arguments["weights"]))
+    module, shapes, notes = _make(arguments["source"], arguments["weights"], arguments["shapes"])
     limits = schema.decode(IntakeLimits, arguments["limits"], error=ModelError, where="limits")
     exported = export_module(module, shapes, limits, request.arrays, arguments["exporter"])
     if isinstance(exported, str):
@@ -59,6 +49,39 @@ def export_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     value = {"interface": schema.encode(exported.interface), "notes": [*notes, *exported.notes]}
     arrays = {f"in:{name}": array for name, array in exported.inputs.items()}
     return value, arrays | {f"out:{name}": array for name, array in exported.outputs.items()}
+
+
+def run_job(request: isolation.Request) -> tuple[None, dict[str, Array]]:
+    """In the child: make the module and run it on the given arrays."""
+    module, _, _ = _make(request.arguments["source"], request.arguments["weights"], {})
+    return None, run_module(module, request.arrays)
+
+
+def run_module(module: nn.Module, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    """What a module makes of inputs by name.
+
+    Raises:
+        ModelError: The module itself fails, or gives something else than tensors.
+        SpecError: An input is missing, or is none.
+    """
+    where = type(module).__qualname__
+    shapes = {name: "x".join(map(str, array.shape)) for name, array in inputs.items()}
+    specs = _input_specs(module, shapes, inputs, where)
+    with _for_inference(module):
+        flat = _Flat(module, [spec.name for spec in specs])
+        return _run(flat, {spec.name: spec.check(inputs[spec.name]) for spec in specs}, where)
+
+
+def _make(
+    source: str, weights: str | None, shapes: Mapping[str, str]
+) -> tuple[nn.Module, Mapping[str, str], list[str]]:
+    """The module, the shapes with those that its file tells, and what a user wants to know."""
+    # A user's module lies where the command was typed.
+    sys.path.insert(0, str(Path.cwd()))
+    if source.endswith(".pt2"):
+        return *read_pt2(source, shapes), []
+    module = call_factory(source)
+    return module, shapes, load_weights(module, Path(weights)) if weights is not None else []
 
 
 def export_module(

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_bundles import StubBackend, artifact, full, small, stub  # noqa: F401
+from sample_bundles import IMAGE, StubBackend, artifact, full, small, stub  # noqa: F401
 
 from edgekit import archive, bundle, runtime
 from edgekit.errors import BundleError, CorruptError, EdgekitError, SignatureError, UsageError, VersionError
@@ -318,6 +318,70 @@ def test_a_signature_that_cannot_be_checked(refuses):
 )
 def test_keys_and_values_that_do_not_belong(refuses, keys):
     refuses(changed(**keys))
+
+
+STEP = {"op": "integrate_velocity", "inputs": ["image"], "outputs": ["image"], "options": {"steps": 3}}
+
+
+def with_before(*before: object) -> bytes:
+    """A well-framed file with these steps before a network that takes displacements."""
+    flow = replace(IMAGE, dims=(1, 2, *IMAGE.dims[2:]))
+    made = small(inputs=(flow,))
+    data = json.loads(bundle._encode(made.manifest)) | {"before": list(before)}
+    return with_manifest(bundle._canonical(data), dict(made.files))
+
+
+def test_the_good_step_is_accepted(tmp_path, stub):  # noqa: F811
+    (tmp_path / "a.ekb").write_bytes(with_before(STEP, STEP))
+    runtime.open(tmp_path / "a.ekb").close()
+    assert len(stub.opened) == 1
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"op": "exec"},
+        {"op": "os:system"},
+        {"op": "edgekit.steps.registration:INTEGRATE_VELOCITY"},
+        {"op": "zoo.denoise2d", "options": {}},
+        {"op": "warp", "options": {}},
+        {"op": ["integrate_velocity"]},
+        {"op": None},
+        {"inputs": "image"},
+        {"inputs": []},
+        {"inputs": ["image", "image"]},
+        {"inputs": ["doubled"]},
+        {"inputs": [["image"]]},
+        {"outputs": []},
+        {"outputs": ["doubled"]},
+        {"outputs": ["image", "image"]},
+        {"outputs": [1]},
+        {"options": {"steps": 10**6}},
+        {"options": {"steps": -1}},
+        {"options": {"steps": 1.0}},
+        {"options": {"steps": True}},
+        {"options": {"steps": "3"}},
+        {"options": {"steps": [1]}},
+        {"options": {"steps": None}},
+        {"options": {"boundary": "nowhere"}},
+        {"options": {"__class__": "x"}},
+        {"options": []},
+        {"code": "x"},
+    ],
+    ids=str,
+)
+def test_steps_before_that_do_not_belong(refuses, before):
+    refuses(with_before(STEP | before))
+    refuses(with_before(STEP, STEP | before))
+
+
+@pytest.mark.parametrize("before", [{}, "median", [], ["median"], [None], [[STEP]], STEP], ids=str)
+def test_something_else_in_place_of_steps(refuses, before):
+    refuses(changed(before=before))
+
+
+def test_steps_without_end_are_refused_by_size(refuses):
+    refuses(with_before(*[STEP] * 20_000), match="too large")
 
 
 @pytest.mark.parametrize(

@@ -89,8 +89,9 @@ def test_every_command(name: str) -> None:
 def test_the_options_are_the_documented_ones() -> None:
     """A script that somebody wrote against a release goes on working: names do not vanish."""
     documented = {
-        "compile": "--target --shape --weights --trust --backend --input --max-abs-error --min-snr-db "
-        "--threads --output --force --plan --name --intended-use --time-limit-s --memory-limit-mib",
+        "compile": "--target --shape --weights --trust --before --backend --input --max-abs-error "
+        "--min-snr-db --threads --output --force --plan --name --intended-use --time-limit-s "
+        "--memory-limit-mib",
         "run": "--input --output --grid-of --threads --force",
         "profile": "--input --shape --threads --runs --seconds",
         "demo": "--output",
@@ -119,6 +120,11 @@ def test_the_options_are_the_documented_ones() -> None:
         (["compile", "m.onnx", "--input", "scan.nii.gz"], "--input ct=scan.nii.gz"),
         (["compile", "m.onnx", "--backend", "opnvino"], "did you mean 'openvino'?"),
         (["compile", "m.onnx", "--target", "intel-n10"], "did you mean 'intel-n100'?"),
+        (["compile", "m.onnx", "--before", "wrap image flow"], "did you mean 'warp'?"),
+        (["compile", "m.onnx", "--before", "zoo.denoise image"], "did you mean 'zoo.denoise2d'?"),
+        (["compile", "m.onnx", "--before", "warp image flow ordr=1"], "did you mean 'order'?"),
+        (["compile", "m.onnx", "--before", "warp image flow order=one"], "order=1, the default"),
+        (["compile", "m.onnx", "--before", ""], "integrate_velocity flow steps=5"),
     ],
 )
 def test_usage_errors(arguments: list[str], hint: str | None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,10 +15,10 @@ import sample_bundles
 from sample_bundles import StubBackend, stub  # noqa: F401 - a fixture
 
 from edgekit import bundle as bundles
-from edgekit import demo, target, volumes
+from edgekit import demo, kernels, target, volumes
 from edgekit.cli import main
 from edgekit.reports import Candidate
-from edgekit.spec import TensorSpec
+from edgekit.spec import Step, TensorSpec
 from edgekit.volumes import Volume
 
 MODEL = """
@@ -141,6 +141,17 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str], stub: StubB
     assert data["manifest"]["candidates"][1]["reason"] == "it said no"
     assert data["identity"] == sample_bundles.full().manifest.identity
     assert stub.opened == []
+
+
+def test_inspect_shows_the_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flow = replace(sample_bundles.IMAGE, name="flow", dims=(1, 2, 4, 8))
+    made = sample_bundles.small(inputs=(flow,))
+    step = Step("integrate_velocity", ("flow",), ("flow",), {"steps": 3})
+    bundles.write(replace(made, manifest=replace(made.manifest, before=(step,))), tmp_path / "a.ekb")
+    _, out, _ = call(capsys, "inspect", tmp_path / "a.ekb")
+    assert "steps before the network:\n  flow = integrate_velocity(flow, steps=3)\n" in out
+    (shown,) = document(capsys, "inspect", tmp_path / "a.ekb")["manifest"]["before"]
+    assert shown["op"] == "integrate_velocity" and shown["options"] == {"steps": 3}
 
 
 def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,6 +382,43 @@ def test_compile_then_everything(
     assert np.load("y.npy").shape == (1, 1, 6, 8)
 
 
+FLOW_MODEL = """
+<ir_version: 9, opset_import: ["" : 20]>
+mix (float[1, 2, H, W] flow) => (float[1, 2, H, W] mixed)
+<float[2, 2, 1, 1] weight = {0.6, 0.2, 0.1, 0.2}> { mixed = Conv (flow, weight) }
+"""
+
+
+def test_steps_before_from_compiling_to_running(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx.parser.parse_model(FLOW_MODEL), "mix.onnx")
+    steps = ("--before", "integrate_velocity flow steps=3", "--before", "integrate_velocity boundary=zero")
+    arguments = ("compile", "mix.onnx", "--shape", "1x2x6x8", *steps)
+    _, out, _ = call(capsys, *arguments, "--plan")
+    lines = (
+        "steps before the network:",
+        "  flow = integrate_velocity(flow, steps=3)",
+        "  flow = integrate_velocity(flow, boundary='zero')",
+    )
+    assert "\n".join(lines) in out
+    assert len(document(capsys, *arguments, "--plan")["plan"]["before"]) == 2
+    code, _, err = call(capsys, *arguments, "--backend", "onnxruntime")
+    assert code == 0, err
+    assert "\n".join(lines) in call(capsys, "inspect", "mix.ekb")[1]
+    flow = np.random.default_rng(0).standard_normal((1, 2, 6, 8)).astype(np.float32)
+    np.save("flow.npy", flow)
+    data = document(capsys, "run", "mix.ekb", "--input", "flow=flow.npy", "-o", "mixed.npy")
+    stages = ["check", "integrate_velocity", "integrate_velocity 2", "network", "results"]
+    assert list(data["stages_s"]) == stages
+    ahead = kernels.integrate_velocity(kernels.integrate_velocity(flow, steps=3), boundary="zero")
+    weight = np.array([[0.6, 0.2], [0.1, 0.2]], np.float32)
+    np.testing.assert_allclose(np.load("mixed.npy"), np.einsum("oi,nihw->nohw", weight, ahead), atol=1e-6)
+    _, out, _ = call(capsys, "profile", "mix.ekb", "--runs", 5)
+    assert all(stage in out for stage in stages)
+
+
 def test_a_gate_that_fails(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +435,10 @@ def test_a_gate_that_fails(
         (("--time-limit-s", "0.01"), 6, "--time-limit-s"),
         (("--shape", "imgae=1x1x6x8"), 2, "--shape image=1x1x6x8"),
         (("--backend", "nonsense"), 2, "unknown backend"),
+        (("--before", "nonsense image"), 2, "unknown step 'nonsense': want one of warp"),
+        (("--before", "integrate_velocity imgae"), 3, "did you mean 'image'?"),
+        (("--before", "integrate_velocity image"), 3, "want"),
+        (("--before", "zoo.denoise2d"), 3, "--shape image=1x1x8x8"),
         (("--input", "image=none.npy"), 3, "no such file"),
         (("-o", "no/such/folder/x.ekb"), 2, "mkdir -p"),
     ],

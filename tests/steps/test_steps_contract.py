@@ -91,6 +91,18 @@ def test_refuses_tensors_that_do_not_fit(step, specs):
                 steps.infer((step,), known)
 
 
+@pytest.mark.parametrize("step, specs", ALL, ids=str)
+def test_in_place_the_contract_is_the_new_one(step, specs):
+    known = {spec.name: spec for spec in specs}
+    ahead = replace(step, outputs=step.inputs[:1])
+    made = steps.infer((ahead,), known, in_place=True)
+    assert list(made) == list(known)
+    assert made[step.inputs[0]] == replace(steps.infer((step,), known)[step.outputs[0]], name=step.inputs[0])
+    with pytest.raises(SpecError, match="nothing has made") as caught:
+        steps.infer((replace(ahead, inputs=(specs[0].name + "s", *step.inputs[1:])),), known, in_place=True)
+    assert caught.value.hint == f"did you mean {specs[0].name!r}?"
+
+
 @pytest.mark.parametrize("axis", [0, 2, 3, 4])
 def test_warp_wants_one_grid(axis):
     dims = list(FLOW.dims)

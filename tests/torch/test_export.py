@@ -16,7 +16,7 @@ from edgekit.errors import LimitError, ModelError, SpecError, UsageError
 from edgekit.graph import load as loading
 from edgekit.graph.graph import Graph
 from edgekit.graph.intake import IntakeLimits
-from edgekit.graph.load import Loaded, load
+from edgekit.graph.load import Loaded, load, run_torch
 from edgekit.spec import Array, Dim
 
 FACTORIES = """
@@ -492,6 +492,45 @@ def test_the_child_that_crashes_is_no_crash_of_ours(tmp_path: Path) -> None:
     (tmp_path / "mynets.py").write_text("import os\ndef build():\n    os.abort()\n")
     with pytest.raises(ModelError, match=r"(?s)ended abnormally.*ended abnormally"):
         load("mynets:build", shapes={"": "1x1"})
+
+
+def test_a_model_can_be_run_without_exporting_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((1, 1, 8, 12)).astype(np.float32)
+    net = module("net")
+    with torch.no_grad():
+        wanted = net(torch.from_numpy(image)).numpy()
+    here = run_torch(net, {"image": image})
+    assert here.inputs.keys() == {"image"}
+    np.testing.assert_array_equal(here.outputs["output"], wanted)
+    weights = state(tmp_path / "w.pt")
+    there = run_torch("mynets:net", {"image": image}, weights=weights)
+    np.testing.assert_allclose(there.outputs["output"], wanted + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_inputs_are_taken_by_name() -> None:
+    rng = np.random.default_rng(0)
+    volumes = {name: rng.random((1, 1, 4, 6, 8), dtype=np.float32) for name in ("fixed", "moving")}
+    register = module("register")
+    with torch.no_grad():
+        moved, flow = register(*(torch.from_numpy(volumes[name]) for name in ("moving", "fixed")))
+    found = run_torch(register, volumes).outputs
+    np.testing.assert_array_equal(found["moved"], moved.numpy())
+    np.testing.assert_array_equal(found["flow"], flow.numpy())
+
+
+def test_what_is_no_model_is_not_run(tmp_path: Path) -> None:
+    image = {"image": np.zeros((1, 1, 8, 8), np.float32)}
+    with pytest.raises(UsageError, match="what kind of model"):
+        run_torch("model.onnx", image)
+    with pytest.raises(ModelError, match="can run code when it is read"):
+        run_torch("model.pt2", image)
+    with pytest.raises(ModelError, match="cannot read the weights"):
+        run_torch("mynets:net", image, weights=tmp_path / "none.pt")
+    with pytest.raises(SpecError, match="none given for image"):
+        run_torch(module("net"), {})
+    with pytest.raises(ModelError, match="fails on inputs of these shapes"):
+        run_torch(module("net"), {"image": np.zeros((1, 2, 8, 8), np.float32)})
 
 
 def test_torch_is_not_loaded_by_the_caller() -> None:
