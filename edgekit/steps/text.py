@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 
 from edgekit.errors import SpecError, UsageError
 from edgekit.spec import Step
@@ -30,14 +31,14 @@ def parse(text: str) -> Step:
         kind = STEPS[op]
     except UsageError as error:
         raise UsageError(error.message, where=text, hint=error.hint) from None
-    options: dict[str, Option] = {}
-    for name, value in given.items():
-        try:
-            kind.options(Step(op, inputs, (), {name: kind.defaults.get(name, value)}))
-        except SpecError as error:
-            raise UsageError(error.message, where=text, hint=error.hint) from None
-        options[name] = _read(kind, name, value, text)
-    return Step(op, inputs, inputs[:1], options)
+    known = (*kind.required, *kind.defaults)
+    options = {name: _read(kind, name, v, text) if name in known else v for name, v in given.items()}
+    step = Step(op, inputs, inputs[:1], options)
+    try:
+        kind.options(step)
+    except SpecError as error:
+        raise UsageError(error.message, where=text, hint=error.hint) from None
+    return step
 
 
 def split(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
@@ -65,23 +66,24 @@ def split(text: str) -> tuple[str, tuple[str, ...], dict[str, str]]:
 
 
 def _read(kind: StepKind, name: str, text: str, where: str) -> Option:
-    """The value of an option, as the type of its default."""
-    default = kind.defaults[name]
-    value: Option | None = text
-    if isinstance(default, bool):
-        value = _TRUTH.get(text)
-    elif isinstance(default, int):
-        value = int(text) if _INTEGER.fullmatch(text) else None
-    elif isinstance(default, float):
-        value = _finite(text)
-    if value is None:
-        want = "true or false" if isinstance(default, bool) else type(default).__name__
-        raise UsageError(
-            f"option {name!r} of step {kind.name}: want {want}, got {text!r}",
-            where=where,
-            hint=f"{name}={str(default).lower() if isinstance(default, bool) else default}, the default",
-        )
-    return value
+    """The value of an option, as one of the types that it may have."""
+    types = kind.types(name)
+    for wanted in reversed(types):
+        value: Option | None = _READERS[wanted](text)
+        if value is not None:
+            return value
+    default = kind.defaults.get(name)
+    want = " or ".join("true or false" if each is bool else each.__name__ for each in types)
+    shown = str(default).lower() if isinstance(default, bool) else default
+    raise UsageError(
+        f"option {name!r} of step {kind.name}: want {want}, got {text!r}",
+        where=where,
+        hint=None if default is None else f"{name}={shown}, the default",
+    )
+
+
+def _integer(text: str) -> int | None:
+    return int(text) if _INTEGER.fullmatch(text) else None
 
 
 def _finite(text: str) -> float | None:
@@ -90,3 +92,11 @@ def _finite(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in text else None
+
+
+_READERS: Mapping[type[Option], Callable[[str], Option | None]] = {
+    bool: _TRUTH.get,
+    int: _integer,
+    float: _finite,
+    str: str,
+}
