@@ -16,6 +16,7 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -36,6 +37,7 @@ __all__ = [
     "integrate_velocity",
     "invert",
     "jacobian_determinant",
+    "median",
     "native_status",
     "resample",
     "warp",
