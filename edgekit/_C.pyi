@@ -125,3 +125,12 @@ def filter_axis(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def median(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    *,
+    radius: int = 1,
+    boundary: str = "mirror",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

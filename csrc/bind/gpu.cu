@@ -16,6 +16,8 @@
 #include "jacobian/jacobian_cuda.h"
 #include "labels/labels.h"
 #include "labels/labels_cuda.h"
+#include "median/median.h"
+#include "median/median_cuda.h"
 #include "points/points_cuda.h"
 #include "points/points_plan.h"
 #include "sample/sample.h"
@@ -126,6 +128,16 @@ void jacobian_determinant(const JacobianDeterminant& args) {
   staging.output(call.out);
   staging.output(call.folding, args.flow.n * static_cast<int64_t>(sizeof(int64_t)));
   cuda::jacobian_determinant(call, kStream);
+  staging.finish();
+}
+
+void median(const Median& args) {
+  ek::check(args);
+  Staging staging;
+  Median call = args;
+  staging.input(call.image);
+  staging.output(call.out);
+  cuda::median(call, kStream);
   staging.finish();
 }
 

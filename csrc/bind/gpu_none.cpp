@@ -13,6 +13,7 @@ void filter_axis(const AxisFilter&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }
+void median(const Median&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }

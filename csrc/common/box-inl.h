@@ -25,6 +25,10 @@ EK_INLINE void read_row(const T* row, int64_t size, int64_t x, int64_t w, Bounda
   for (int64_t i = 0; i < begin; ++i) one(i);
   int64_t i = begin;
   for (; i + kLanes <= end; i += kLanes) store(to + i, load(row + x + i));
+  if (i < end && end - begin >= kLanes) {  // some of them again
+    store(to + end - kLanes, load(row + x + end - kLanes));
+    i = end;
+  }
   for (; i < w; ++i) one(i);
 }
 

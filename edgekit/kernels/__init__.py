@@ -16,6 +16,8 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.median import median
+from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -29,11 +31,13 @@ from edgekit.kernels.warp import warp
 __all__ = [
     "NativeStatus",
     "compose",
+    "estimate_noise",
     "folding_fraction",
     "grid_sample",
     "integrate_velocity",
     "invert",
     "jacobian_determinant",
+    "median",
     "native_status",
     "resample",
     "warp",

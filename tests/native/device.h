@@ -8,6 +8,7 @@
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
+#include "median/median_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
 
@@ -17,6 +18,7 @@ void as_device(const ek::Sample& args);
 void as_device(const ek::JacobianDeterminant& args);
 void as_device(const ek::Gradient& args);
 void as_device(const ek::Labels& args);
+void as_device(const ek::Median& args);
 void as_device(const ek::Inverse& args);
 void as_device(const ek::Adjoint& args, bool forwards);
 void as_device(const ek::AxisFilter& args);
