@@ -109,3 +109,15 @@ def filter_axis(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def total_variation(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    gap: npt.NDArray[np.float32] | None = None,
+    *,
+    weight: float,
+    iterations: int,
+    method: str = "chambolle",
+    tolerance: float = -1.0,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

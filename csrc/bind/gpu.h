@@ -13,6 +13,7 @@
 #include "labels/labels_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
+#include "total_variation/total_variation_plan.h"
 
 namespace ek {
 namespace gpu {
@@ -28,6 +29,7 @@ void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void move_points(const MovePoints& args);
 void sample(const Sample& args);
+void total_variation(const TotalVariation& args);
 void warp_adjoint(const Adjoint& args);
 void warp_gradient(const Gradient& args);
 void warp_labels(const Labels& args);

@@ -16,6 +16,7 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -36,6 +37,7 @@ __all__ = [
     "jacobian_determinant",
     "native_status",
     "resample",
+    "total_variation",
     "warp",
     "warp_adjoint",
     "warp_gradient",
