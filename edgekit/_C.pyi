@@ -134,3 +134,15 @@ def median(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def total_variation(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    gap: npt.NDArray[np.float32] | None = None,
+    *,
+    weight: float,
+    iterations: int,
+    method: str = "chambolle",
+    tolerance: float = -1.0,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

@@ -38,19 +38,16 @@ Isa isa_of(const std::string& name);
 
 Parallel threads_of(int threads);
 
-// Workspace of one call, for as many workers as threads of `bytes` each.
+// Workspace of one call, for as many workers as threads of `bytes` each. In large pages where it is large:
+// a call would spend a quarter of its time on getting small ones.
 class Memory {
  public:
-  Memory(int threads, int64_t bytes)
-      : workspace{::operator new(static_cast<size_t>(threads * aligned(bytes)), kAlign), threads} {}
+  Memory(int threads, int64_t bytes);
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
-  ~Memory() { ::operator delete(workspace.data, kAlign); }
+  ~Memory();
 
   const Workspace workspace;
-
- private:
-  static constexpr std::align_val_t kAlign{kWorkspaceAlign};
 };
 
 // Runs a kernel, `there` on the GPU if `isa` is "cuda", else `here`. Other threads may use Python meanwhile.
@@ -72,6 +69,7 @@ void add_jacobian(py::module_& m);
 void add_median(py::module_& m);
 void add_registration(py::module_& m);
 void add_sample(py::module_& m);
+void add_stencil(py::module_& m);
 
 }  // namespace bind
 }  // namespace ek

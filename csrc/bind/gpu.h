@@ -14,6 +14,7 @@
 #include "median/median_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
+#include "total_variation/total_variation_plan.h"
 
 namespace ek {
 namespace gpu {
@@ -31,6 +32,7 @@ void jacobian_determinant(const JacobianDeterminant& args);
 void median(const Median& args);
 void move_points(const MovePoints& args);
 void sample(const Sample& args);
+void total_variation(const TotalVariation& args);
 void warp_adjoint(const Adjoint& args);
 void warp_gradient(const Gradient& args);
 void warp_labels(const Labels& args);

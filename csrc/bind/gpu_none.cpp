@@ -16,6 +16,7 @@ void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); 
 void median(const Median&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
+void total_variation(const TotalVariation&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }
 void warp_gradient(const Gradient&) { throw Error(missing()); }
 void warp_labels(const Labels&) { throw Error(missing()); }

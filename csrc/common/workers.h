@@ -12,6 +12,7 @@ namespace ek {
 struct Workspace {
   void* data = nullptr;  // at a multiple of 64
   int workers = 1;
+  int64_t bytes = 0;  // of all, where the caller wants to know
 };
 
 // The parts of a workspace begin at multiples of this, which is a line of the cache.

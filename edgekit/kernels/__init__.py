@@ -18,6 +18,7 @@ from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
+from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -40,6 +41,7 @@ __all__ = [
     "median",
     "native_status",
     "resample",
+    "total_variation",
     "warp",
     "warp_adjoint",
     "warp_gradient",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import KernelError
-from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_output
+from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_number, check_output
 from edgekit.spec import Array
 
 SPATIAL_NDIMS = (2, 3)
@@ -38,6 +38,14 @@ def check_image(
             raise KernelError(error.message, where=where, hint="spatial_ndim=2 for [N, C, H, W]") from error
     check_choice(spatial_ndim, "spatial_ndim", SPATIAL_NDIMS, where=where)
     return check_input(value, name, where=where, ranks=(spatial_ndim + 2,), dtypes=dtypes)
+
+
+def check_weight(value: object, name: str, *, where: str) -> float:
+    """Refuse anything but a positive number that float32 can hold."""
+    number = check_number(value, name, 0, where=where)
+    if not 0 < float(np.float32(min(number, 1e39))) < np.inf:
+        raise KernelError(f"{name}: want a positive number that fits float32, got {value!r}", where=where)
+    return number
 
 
 def as_batch(array: Array, spatial_ndim: int | None) -> Array:
