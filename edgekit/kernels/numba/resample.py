@@ -14,7 +14,7 @@ from edgekit.kernels.numba.sample import sample_affine
 from edgekit.kernels.resample import OPERATOR
 from edgekit.spec import Array
 
-__all__ = ["filter_axes", "run", "sample_affine"]
+__all__ = ["filter_axes", "filter_axis", "run", "sample_affine"]
 
 
 def run(image: Array, *, outputs: Sequence[Array], threads: int, **options: Any) -> None:
@@ -31,17 +31,37 @@ def filter_axes(
     isa: str,
 ) -> None:
     """What the extension's function of this name does, with whole images between the stages."""
+    for number, (axis, *tables) in enumerate(stages):
+        target = out
+        if number + 1 < len(stages):
+            shape = (*image.shape[: axis + 1], out.shape[axis + 1], *image.shape[axis + 2 :])
+            target = np.empty(shape, np.float32)
+        filter_axis(image, target, axis + 1, *tables, threads=threads, isa=isa)
+        image = target
+
+
+def filter_axis(
+    image: Array,
+    out: Array,
+    axis: int,
+    base: Array,
+    scale: Array,
+    index: Array,
+    weight: Array,
+    *,
+    threads: int,
+    isa: str,
+) -> None:
+    """What the extension's function of this name does; narrow types are widened as a whole."""
     del isa
-    source = image.astype(np.float32, copy=False)
-    for axis, base, *tables in stages:
-        shape = list(source.shape)
-        shape[axis + 1] = out.shape[axis + 1]
-        target = np.empty(shape, np.float32)
-        inner = int(np.prod(shape[axis + 2 :]))
-        lines = [array.reshape(-1, array.shape[axis + 1], inner) for array in (source, target)]
-        each_row(_filter_rows, target.size // inner, inner, threads, *lines, base, *tables)
-        source = target
-    out[...] = rounded(source, out.dtype)
+    inner = int(np.prod(image.shape[axis + 1 :]))
+    exact = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
+    source = image.astype(np.float32, copy=False).reshape(-1, image.shape[axis], inner)
+    target = exact.reshape(-1, out.shape[axis], inner)
+    rows = target.shape[0] * target.shape[1]
+    each_row(_filter_rows, rows, inner, threads, source, target, base, scale, index, weight)
+    if exact is not out:
+        out[...] = rounded(exact, out.dtype)
 
 
 @compiled
