@@ -69,6 +69,7 @@ void run(void (*here)(const Args&, Isa, const Parallel&), void (*there)(const Ar
 void add_coordinates(py::module_& m);
 void add_filter(py::module_& m);
 void add_jacobian(py::module_& m);
+void add_nlm(py::module_& m);
 void add_registration(py::module_& m);
 void add_sample(py::module_& m);
 

@@ -11,6 +11,7 @@
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
+#include "nlm/nlm_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
 
@@ -27,6 +28,7 @@ void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Bo
 void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void move_points(const MovePoints& args);
+void non_local_means(const NonLocalMeans& args);
 void sample(const Sample& args);
 void warp_adjoint(const Adjoint& args);
 void warp_gradient(const Gradient& args);

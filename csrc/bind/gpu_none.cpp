@@ -13,6 +13,7 @@ void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Err
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
+void non_local_means(const NonLocalMeans&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }
 void warp_gradient(const Gradient&) { throw Error(missing()); }

@@ -46,6 +46,7 @@ OPERATORS: Registry[Operator] = Registry(
         "invert": "edgekit.kernels.inverse:OPERATOR",
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
+        "non_local_means": "edgekit.kernels.denoise.non_local_means:OPERATOR",
     },
 )
 
