@@ -105,11 +105,11 @@ EK_INLINE void add_neighbour(const Blockwise& b, int64_t o_z, int64_t o_y, int64
 }
 
 // One row of the image or of a map in phases. `row` is overwritten.
-EK_INLINE void read_phases(const Blockwise& b, const Tensor& from, int64_t channel, int64_t z, int64_t y,
-                           float* row, float* to) {
+EK_INLINE void read_phases(const Blockwise& b, const Tensor& from, int64_t channel, Boundary boundary,
+                           int64_t z, int64_t y, float* row, float* to) {
   const int64_t first = -b.step * b.origin, count = b.step * b.pitch;
   const Box box = {b.tile.z + z, b.tile.y + y, b.tile.x + first, 1, 1, count};
-  read_box(from, channel, box, b.plan.args.boundary, row, count);
+  read_box(from, channel, box, boundary, row, count);
   for (int phase = 0; phase < b.step; ++phase) {
     for (int64_t i = 0; i < b.pitch; ++i) to[phase * b.pitch + i] = row[i * b.step + phase];
   }
@@ -121,7 +121,7 @@ inline void begin_blocks(const Blockwise& b) {
   for (int64_t z = -b.reach_z; z <= end_z; ++z) {
     for (int64_t y = -b.reach; y <= end_y; ++y) {
       const int64_t at = b.at(z, y, -b.step * b.origin);
-      read_phases(b, args.image, b.tile.channel, z, y, b.differences, b.image + at);
+      read_phases(b, args.image, b.tile.channel, args.boundary, z, y, b.differences, b.image + at);
       for (int64_t i = 0; i < b.step * b.pitch; i += kLanes) {
         const F u = load(b.image + at + i);
         if (args.rician) store(b.values + at + i, u * u);
@@ -132,7 +132,7 @@ inline void begin_blocks(const Blockwise& b) {
   const int64_t channel = channel_of(args.sigma, args.image, b.tile.channel), rows = b.n_z * b.n_y;
   for (int64_t row = 0; b.scales && row < rows; ++row) {
     const int64_t z = row / b.n_y * b.step, y = row % b.n_y * b.step;
-    read_phases(b, args.sigma, channel, z, y, b.differences, b.squared);
+    read_phases(b, args.sigma, channel, map_boundary(args.boundary), z, y, b.differences, b.squared);
     for (int64_t i = 0; i < b.n_x; i += kLanes) {
       store(b.scales + row * b.pitch + i, weight_scale(F(b.plan.scale), load(b.squared + b.origin + i)));
     }

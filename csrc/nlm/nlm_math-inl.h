@@ -39,6 +39,11 @@ EK_HD EK_INLINE Holding holding(int64_t at, int64_t step) {
   return {first, first * step == at ? first : first + 1};
 }
 
+// How a map of sigma goes on: there is no place without noise.
+EK_HD EK_INLINE Boundary map_boundary(Boundary boundary) {
+  return boundary == Boundary::kZero ? Boundary::kEdge : boundary;
+}
+
 // Which of the channels of `like` (counted through the batch) belongs to channel c of the image: it may have
 // one for all.
 EK_HD EK_INLINE int64_t channel_of(const Tensor& like, const Tensor& image, int64_t channel) {

@@ -30,7 +30,7 @@ struct NlmVoxel {
   EK_MEMBER float sigma(int64_t channel, Place p) const {
     const int64_t of = channel_of(args.sigma, args.image, channel);
     if (args.sigma.voxels() == 1) return args.sigma.template as<const float>()[of];
-    return read_voxel(args.sigma, of, p.z, p.y, p.x, args.boundary);
+    return read_voxel(args.sigma, of, p.z, p.y, p.x, map_boundary(args.boundary));
   }
 
   // Between the patches around p and q.

@@ -193,8 +193,8 @@ inline void begin_tile(const Pointwise& at) {
     }
   }
   if (has_map(at.plan)) {
-    read_box(args.sigma, channel_of(args.sigma, args.image, tile.channel), box, args.boundary, at.scales,
-             at.pitch);
+    read_box(args.sigma, channel_of(args.sigma, args.image, tile.channel), box, map_boundary(args.boundary),
+             at.scales, at.pitch);
     for (int64_t i = 0; i < size; i += kLanes) {
       store(at.scales + i, weight_scale(F(at.plan.scale), load(at.scales + i)));
     }

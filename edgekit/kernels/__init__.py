@@ -18,6 +18,7 @@ from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.denoise.non_local_means import non_local_means
+from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
 from edgekit.kernels.inverse import invert
@@ -37,6 +38,7 @@ __all__ = [
     "jacobian_determinant",
     "native_status",
     "non_local_means",
+    "obnlm",
     "resample",
     "warp",
     "warp_adjoint",

@@ -47,6 +47,7 @@ OPERATORS: Registry[Operator] = Registry(
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "non_local_means": "edgekit.kernels.denoise.non_local_means:OPERATOR",
+        "obnlm": "edgekit.kernels.denoise.obnlm:OPERATOR",
     },
 )
 

@@ -38,7 +38,7 @@ def non_local_means(
 
     With ``h = strength * sigma``, and D the mean of squared differences between two patches, the weight of
     voxel q for voxel p is ``exp(-max(0, D(p, q) - 2 sigma^2) / h^2)``, that of p itself 1 (Buades, Coll &
-    Morel, CVPR 2005; as in their "Non-local means denoising", IPOL 2011, but with patches for colours). The
+    Morel, CVPR 2005, with the weights of their "Non-local means denoising", IPOL 2011). The
     neighbours q are those at most ``search_radius`` away along each axis, including those beyond the ends of
     the image, which goes on as ``boundary`` says. ``skimage.restoration.denoise_nl_means(fast_mode=True)`` is
     the same but for weights below exp(-5), which it drops; OpenCV does not subtract ``2 sigma^2``.

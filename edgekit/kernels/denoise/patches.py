@@ -110,8 +110,8 @@ def run_native(
     module.non_local_means(image, outputs[0], sigma, mask, threads=threads, isa=isa, **options)
 
 
-class Surroundings:
-    """An image [N, C, ...] and what is around it: any shift of it."""
+class _Surroundings:
+    """An image [N, C, ...] and what is around it."""
 
     def __init__(self, values: Doubles, around: int, boundary: str) -> None:
         self.values, self.around = values, around
@@ -121,10 +121,11 @@ class Surroundings:
             shape = [-1 if k == axis else 1 for k in range(values.ndim)]
             self.values = np.where((index != OUTSIDE).reshape(shape), taken, 0.0)
 
-    def at(self, *places: Array) -> Doubles:
-        """Voxels at places along each axis, which may be outside."""
-        index = np.ix_(*(np.asarray(place) + self.around for place in places))
-        return self.values[(slice(None), slice(None), *index)]
+    def at(self, places: Sequence[range], shift: Sequence[int]) -> Doubles:
+        """Voxels at places along each axis, all shifted; they may be outside."""
+        moved = [(p.start + s + self.around, p.stop + s + self.around) for p, s in zip(places, shift, strict=True)]
+        steps = [place.step for place in places]
+        return self.values[(..., *(slice(*ends, step) for ends, step in zip(moved, steps, strict=True)))]
 
 
 def reference(
@@ -143,41 +144,43 @@ def reference(
     """The definition in float64: see :func:`edgekit.kernels.non_local_means`, and ``floor`` in ``obnlm``."""
     u = as_doubles(image)
     sigmas = np.broadcast_to(as_doubles(as_sigma(image, sigma)), u.shape)
-    around = 2 * patch_radius + search_radius
-    images, maps = (Surroundings(each, around, boundary) for each in (u, sigmas))
-    step = patch_radius + 1 if blockwise else 1
-    centres = [np.arange(0, size + step - 1, step) for size in u.shape[2:]]
-    patch = list(itertools.product(range(-patch_radius, patch_radius + 1), repeat=len(centres)))
-    blocks = patch if blockwise else [(0,) * len(centres)]
-    total = [np.zeros_like(images.at(*centres)) for _ in blocks]
-    weights = np.ones_like(total[0])
-
-    def values(*places: Array) -> Doubles:
-        found = images.at(*places)
-        return found**2 if rician else found
-
-    def shifted(*shifts: Sequence[int]) -> list[Array]:
-        return [c + sum(steps) for c, *steps in zip(centres, *shifts, strict=True)]
-
+    reach = 2 * patch_radius + search_radius
+    images = _Surroundings(u, reach, boundary)
+    maps = _Surroundings(sigmas, reach, "edge" if boundary == "zero" else boundary)
+    values = _Surroundings(u**2, reach, boundary) if rician else images
+    step, dims = patch_radius + 1 if blockwise else 1, u.ndim - 2
+    centres = [range(0, size + step - 1, step) for size in u.shape[2:]]
+    around = [range(-patch_radius, c[-1] + patch_radius + 1) for c in centres]
+    patch = list(itertools.product(range(-patch_radius, patch_radius + 1), repeat=dims))
+    blocks = patch if blockwise else [(0,) * dims]
+    total = [np.zeros(u.shape[:2] + tuple(map(len, centres))) for _ in blocks]
+    weights, here = np.ones_like(total[0]), (0,) * dims
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        for offset in itertools.product(range(-search_radius, search_radius + 1), repeat=len(centres)):
+        for offset in itertools.product(range(-search_radius, search_radius + 1), repeat=dims):
             if not any(offset):
                 continue
-            distance = np.zeros_like(weights)
-            for k in patch:
-                there = images.at(*shifted(k, offset))
-                squared = (images.at(*shifted(k)) - there) ** 2
-                distance += squared / np.maximum(floor, there) if floor else squared
+            there = images.at(around, offset)
+            squared = (images.at(around, here) - there) ** 2
+            distance = _box_sums(squared / np.maximum(floor, there) if floor else squared, step, patch_radius)
             bias = 0.0 if floor else 2.0
-            weight = _weight(distance / len(patch), maps.at(*centres), strength, bias)
+            weight = _weight(distance / len(patch), maps.at(centres, here), strength, bias)
             weights += weight
             for sums, k in zip(total, blocks, strict=True):
-                sums += weight * (values(*shifted(k, offset)) - values(*shifted(k)))
-        mean = values(*map(np.arange, u.shape[2:])) + _averaged(
-            [sums / weights for sums in total], blocks, centres, u.shape
-        )
+                shifted = [a + b for a, b in zip(k, offset, strict=True)]
+                sums += weight * (values.at(centres, shifted) - values.at(centres, k))
+        added = _averaged([sums / weights for sums in total], blocks, centres, u.shape)
+        mean = (u**2 if rician else u) + added
         result = np.sqrt(np.maximum(0, mean - 2 * sigmas**2)) if rician else mean
     return result if mask is None else np.where(as_mask(image, mask), result, u)
+
+
+def _box_sums(values: Doubles, step: int, radius: int) -> Doubles:
+    """Over the patches around every ``step``-th voxel, the first of which is ``radius`` in."""
+    for axis in range(2, values.ndim):
+        lines = np.moveaxis(values, axis, -1)
+        end = lines.shape[-1] - 2 * radius
+        values = np.moveaxis(sum(lines[..., k : k + end : step] for k in range(2 * radius + 1)), -1, axis)
+    return values
 
 
 def _weight(distance: Doubles, sigma: Doubles, strength: float, bias: float) -> Doubles:
@@ -190,12 +193,12 @@ def _weight(distance: Doubles, sigma: Doubles, strength: float, bias: float) -> 
 
 
 def _averaged(
-    results: Sequence[Doubles], blocks: Sequence[Sequence[int]], centres: Sequence[Array], shape: Sequence[int]
+    results: Sequence[Doubles], blocks: Sequence[Sequence[int]], centres: Sequence[range], shape: Sequence[int]
 ) -> Doubles:
     """The mean of the results for each voxel: those of voxel ``blocks[k]`` of the blocks around the centres."""
     sums, counts = np.zeros(shape), np.zeros(shape)
     for values, k in zip(results, blocks, strict=True):
-        places = [c + shift for c, shift in zip(centres, k, strict=True)]
+        places = [np.array(c) + shift for c, shift in zip(centres, k, strict=True)]
         inside = [(p >= 0) & (p < size) for p, size in zip(places, shape[2:], strict=True)]
         to = (slice(None), slice(None), *np.ix_(*(p[i] for p, i in zip(places, inside, strict=True))))
         sums[to] += values[(slice(None), slice(None), *np.ix_(*inside))]
