@@ -121,7 +121,7 @@ def _estimated(image: Array, noise: str, spatial_ndim: int | None, threads: int)
 
 def reference(image: Array, **options: Any) -> tuple[Array]:
     """The definition in float64."""
-    return (patches.reference(image, **_plain(**options)),)
+    return (patches.reference(image, **patch_options(**options)),)
 
 
 def allocate(image: Array, **options: Any) -> tuple[Array]:
@@ -132,10 +132,10 @@ def allocate(image: Array, **options: Any) -> tuple[Array]:
 
 def _native(module: ModuleType, image: Array, **options: Any) -> None:
     plain = {name: options.pop(name) for name in ("outputs", "threads", "isa")}
-    patches.run_native(module, image, **plain, **_plain(**options))
+    patches.run_native(module, image, **plain, **patch_options(**options))
 
 
-def _plain(
+def patch_options(
     *,
     sigma: Any,
     patch_radius: int = 1,

@@ -114,7 +114,7 @@ def _estimated(batch: Array, threads: int) -> Array:
 
 def reference(image: Array, **options: Any) -> tuple[Array]:
     """The definition in float64."""
-    return (patches.reference(image, **_plain(**options)),)
+    return (patches.reference(image, **patch_options(**options)),)
 
 
 def allocate(image: Array, **options: Any) -> tuple[Array]:
@@ -125,10 +125,10 @@ def allocate(image: Array, **options: Any) -> tuple[Array]:
 
 def _native(module: ModuleType, image: Array, **options: Any) -> None:
     plain = {name: options.pop(name) for name in ("outputs", "threads", "isa")}
-    patches.run_native(module, image, **plain, **_plain(**options))
+    patches.run_native(module, image, **plain, **patch_options(**options))
 
 
-def _plain(
+def patch_options(
     *,
     sigma: Any,
     patch_radius: int = 1,
