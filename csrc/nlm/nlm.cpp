@@ -71,6 +71,7 @@ void lay_out_pointwise(NlmPlan& plan) {
   const int64_t box = (plan.d + 2 * reach_z) * (plan.h + 2 * reach) * layout.pitch;
   const int64_t sums = plan.d * plan.h * layout.pitch;
   Space space;
+  space.take(kMostLanes);  // lanes in front of the first row are read, and forgotten
   layout.image = space.take(box);
   layout.squares = space.take(args.rician ? box : 0);
   layout.scales = space.take(args.sigma.voxels() > 1 ? box : 0);
