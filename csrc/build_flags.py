@@ -30,6 +30,7 @@ ISA_FLAGS = {
         *AVX2_FLAGS,
         *(f"-mavx512{part}" for part in ("f", "vl", "bw", "dq")),
         "-Wno-maybe-uninitialized",
+        "-Wno-uninitialized",
     ],
     "neon": [],  # part of every AArch64 processor
 }

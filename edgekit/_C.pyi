@@ -113,6 +113,22 @@ def filter_axes(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def non_local_means(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    sigma: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.uint8] | None = None,
+    *,
+    patch_radius: int = 1,
+    search_radius: int = 5,
+    strength: float = 1.0,
+    blockwise: bool = False,
+    rician: bool = False,
+    floor: float = 0.0,
+    boundary: str = "mirror",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
 def filter_axis(
     image: npt.NDArray[np.generic],
     out: npt.NDArray[np.generic],

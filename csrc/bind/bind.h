@@ -67,6 +67,7 @@ void add_coordinates(py::module_& m);
 void add_filter(py::module_& m);
 void add_jacobian(py::module_& m);
 void add_median(py::module_& m);
+void add_nlm(py::module_& m);
 void add_registration(py::module_& m);
 void add_sample(py::module_& m);
 void add_stencil(py::module_& m);

@@ -18,6 +18,8 @@
 #include "labels/labels_cuda.h"
 #include "median/median.h"
 #include "median/median_cuda.h"
+#include "nlm/nlm.h"
+#include "nlm/nlm_cuda.h"
 #include "points/points_cuda.h"
 #include "points/points_plan.h"
 #include "sample/sample.h"
@@ -207,6 +209,18 @@ void move_points(const MovePoints& args) {
   staging.input(call.flow);
   staging.output(call.out);
   cuda::move_points(call, kStream);
+  staging.finish();
+}
+
+void non_local_means(const NonLocalMeans& args) {
+  plan_nlm(args);
+  Staging staging;
+  NonLocalMeans call = args;
+  staging.input(call.image);
+  staging.input(call.sigma);
+  staging.input(call.mask);
+  staging.output(call.out);
+  cuda::non_local_means(call, kStream);
   staging.finish();
 }
 

@@ -12,6 +12,7 @@
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
 #include "median/median_plan.h"
+#include "nlm/nlm_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
 #include "total_variation/total_variation_plan.h"
@@ -31,6 +32,7 @@ void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void median(const Median& args);
 void move_points(const MovePoints& args);
+void non_local_means(const NonLocalMeans& args);
 void sample(const Sample& args);
 void total_variation(const TotalVariation& args);
 void warp_adjoint(const Adjoint& args);

@@ -15,6 +15,7 @@ void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }
 void median(const Median&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
+void non_local_means(const NonLocalMeans&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
 void total_variation(const TotalVariation&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }

@@ -29,6 +29,7 @@ PYBIND11_MODULE(_C, m) {
   ek::bind::add_filter(m);
   ek::bind::add_jacobian(m);
   ek::bind::add_median(m);
+  ek::bind::add_nlm(m);
   ek::bind::add_registration(m);
   ek::bind::add_sample(m);
   ek::bind::add_stencil(m);

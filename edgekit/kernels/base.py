@@ -48,6 +48,8 @@ OPERATORS: Registry[Operator] = Registry(
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "median": "edgekit.kernels.denoise.median:OPERATOR",
         "total_variation": "edgekit.kernels.denoise.total_variation:OPERATOR",
+        "non_local_means": "edgekit.kernels.denoise.non_local_means:OPERATOR",
+        "obnlm": "edgekit.kernels.denoise.obnlm:OPERATOR",
     },
 )
 

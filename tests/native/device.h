@@ -9,6 +9,7 @@
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
 #include "median/median_plan.h"
+#include "nlm/nlm_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
 
@@ -23,6 +24,7 @@ void as_device(const ek::Inverse& args);
 void as_device(const ek::Adjoint& args, bool forwards);
 void as_device(const ek::AxisFilter& args);
 void as_device(const ek::MovePoints& args);
+void as_device(const ek::NonLocalMeans& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>
