@@ -16,6 +16,7 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.diffusion import anisotropic_diffusion
 from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -29,6 +30,7 @@ from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "anisotropic_diffusion",
     "compose",
     "folding_fraction",
     "grid_sample",

@@ -46,6 +46,7 @@ OPERATORS: Registry[Operator] = Registry(
         "invert": "edgekit.kernels.inverse:OPERATOR",
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
+        "anisotropic_diffusion": "edgekit.kernels.denoise.diffusion:OPERATOR",
         "total_variation": "edgekit.kernels.denoise.total_variation:OPERATOR",
     },
 )
