@@ -162,3 +162,15 @@ def total_variation(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def anisotropic_diffusion(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    *,
+    iterations: int,
+    time_step: float,
+    conductance: float,
+    form: str = "gradient",
+    interval: int = 1,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

@@ -9,6 +9,7 @@ namespace gpu {
 std::string missing() { return "this build has no CUDA: EDGEKIT_CUDA=1 pip install builds it where nvcc is"; }
 
 void filter_axes(const FilterChain&) { throw Error(missing()); }
+void anisotropic_diffusion(const Diffusion&) { throw Error(missing()); }
 void filter_axis(const AxisFilter&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }

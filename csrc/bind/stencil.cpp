@@ -5,6 +5,7 @@
 
 #include "bind/bind.h"
 #include "bind/gpu.h"
+#include "diffusion/diffusion.h"
 #include "total_variation/total_variation.h"
 
 namespace ek {
@@ -60,9 +61,39 @@ void total_variation(const py::array& image, const py::array& out, std::optional
   run(ek::total_variation, gpu::total_variation, args, threads, isa);
 }
 
+DiffusionForm form_of(const std::string& name) {
+  if (name == "gradient") return DiffusionForm::kGradient;
+  require(name == "curvature", "form must be 'gradient' or 'curvature', got '" + name + "'");
+  return DiffusionForm::kCurvature;
+}
+
+void anisotropic_diffusion(const py::array& image, const py::array& out, int iterations, double time_step,
+                           double conductance, const std::string& form, int interval, int threads,
+                           const std::string& isa) {
+  require(image.ndim() == out.ndim(), "image and out differ in rank");
+  Diffusion args;
+  args.image = tensor("image", image, Use::kRead);
+  args.out = tensor("out", out, Use::kWrite);
+  args.dims = static_cast<int>(image.ndim()) - 2;
+  args.form = form_of(form);
+  args.iterations = iterations;
+  args.time_step = time_step;
+  args.conductance = conductance;
+  args.interval = interval;
+  threads_of(threads);
+  check(args);
+  const Space space(shape_of(args), args.image, threads, isa);
+  args.memory = space.memory();
+  run(ek::diffuse, gpu::anisotropic_diffusion, args, threads, isa);
+}
+
 }  // namespace
 
 void add_stencil(py::module_& m) {
+  m.def("anisotropic_diffusion", &anisotropic_diffusion, py::arg("image").noconvert(),
+        py::arg("out").noconvert(), py::kw_only(), py::arg("iterations"), py::arg("time_step"),
+        py::arg("conductance"), py::arg("form") = "gradient", py::arg("interval") = 1, py::arg("threads") = 1,
+        py::arg("isa") = "", "out = image after so many steps of anisotropic diffusion.");
   m.def("total_variation", &total_variation, py::arg("image").noconvert(), py::arg("out").noconvert(),
         py::arg("gap").noconvert() = py::none(), py::kw_only(), py::arg("weight"), py::arg("iterations"),
         py::arg("method") = "chambolle", py::arg("tolerance") = -1.0, py::arg("threads") = 1,

@@ -94,8 +94,9 @@ int StencilPasses::iterations(int left) const {
 }
 
 const StencilPass& StencilPasses::next(int iterations, bool sum, bool finish) {
-  pass_.from = pass_.to;
-  pass_.to = finish ? nullptr : states_[pass_.from == states_[0]];
+  pass_.from = reached_;
+  pass_.to = finish || iterations == 0 ? nullptr : states_[reached_ == states_[0]];
+  if (pass_.to) reached_ = pass_.to;
   pass_.finish = finish;
   pass_.sums = sum ? sums_ : nullptr;
   pass_.stages = iterations * shape_.stages;

@@ -20,7 +20,7 @@ class StencilPasses {
 
   // How many iterations the next pass is best given, of as many that are left.
   int iterations(int left) const;
-  // A pass of so many iterations. Its sums are in sums(), a pair for each row, once it has run.
+  // A pass of so many iterations, from where the one before has come to; without any it leaves nothing.
   const StencilPass& next(int iterations, bool sum, bool finish);
   // Sum `which` of all rows.
   double sum(int which) const;
@@ -28,7 +28,7 @@ class StencilPasses {
  private:
   StencilShape shape_;
   StencilPass pass_;
-  float* states_[2];
+  float *states_[2], *reached_ = nullptr;
   double* sums_;
   int threads_;
 };

@@ -16,12 +16,13 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.diffusion import anisotropic_diffusion
 from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
-from edgekit.kernels.denoise.total_variation import total_variation
-from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
+from edgekit.kernels.denoise.total_variation import total_variation
+from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
 from edgekit.kernels.inverse import invert
@@ -33,6 +34,7 @@ from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "anisotropic_diffusion",
     "compose",
     "estimate_noise",
     "folding_fraction",

@@ -123,7 +123,9 @@ class _Surroundings:
 
     def at(self, places: Sequence[range], shift: Sequence[int]) -> Doubles:
         """Voxels at places along each axis, all shifted; they may be outside."""
-        moved = [(p.start + s + self.around, p.stop + s + self.around) for p, s in zip(places, shift, strict=True)]
+        moved = [
+            (p.start + s + self.around, p.stop + s + self.around) for p, s in zip(places, shift, strict=True)
+        ]
         steps = [place.step for place in places]
         return self.values[(..., *(slice(*ends, step) for ends, step in zip(moved, steps, strict=True)))]
 
@@ -193,7 +195,10 @@ def _weight(distance: Doubles, sigma: Doubles, strength: float, bias: float) -> 
 
 
 def _averaged(
-    results: Sequence[Doubles], blocks: Sequence[Sequence[int]], centres: Sequence[range], shape: Sequence[int]
+    results: Sequence[Doubles],
+    blocks: Sequence[Sequence[int]],
+    centres: Sequence[range],
+    shape: Sequence[int],
 ) -> Doubles:
     """The mean of the results for each voxel: those of voxel ``blocks[k]`` of the blocks around the centres."""
     sums, counts = np.zeros(shape), np.zeros(shape)
