@@ -16,9 +16,9 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
-from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
+from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
 from edgekit.kernels.inverse import invert
