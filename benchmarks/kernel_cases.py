@@ -144,6 +144,22 @@ def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
     return make
 
 
+def bands(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
+    """Bands of three grey levels from 40 to 160, with Gaussian noise of 20."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        levels = 40 + 60 * (np.indices(grid).sum(0) // 25 % 3)
+        image = levels + 20 * np.random.default_rng(5).standard_normal(grid)
+        return (np.clip(image, 0, 255).astype(dtype)[None, None],)
+
+    return make
+
+
+def neighbours(patch: int, search: int, dims: int, **others: Any) -> Options:
+    """Of the noise in :func:`bands`."""
+    return {"sigma": 20.0, "patch_radius": patch, "search_radius": search, "spatial_ndim": dims, **others}
+
+
 EDGE = {"boundary": "edge"}
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
@@ -180,4 +196,15 @@ CASES = (
     Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
     Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),
     Case("warp_labels", "int32 linear", FULL, labels_and_field("int32"), {"method": "linear", **EDGE}),
+    Case("non_local_means", "5x5 in 11x11", (512, 512), bands(), neighbours(2, 5, 2)),
+    Case("non_local_means", "5x5 in 11x11 uint8", (512, 512), bands("uint8"), neighbours(2, 5, 2)),
+    Case("non_local_means", "7x7 in 21x21", (512, 512), bands(), neighbours(3, 10, 2)),
+    Case("non_local_means", "7x7 in 21x21 uint8", (512, 512), bands("uint8"), neighbours(3, 10, 2)),
+    Case("non_local_means", "3^3 in 5^3", (128, 128, 128), bands(), neighbours(1, 2, 3)),
+    Case("non_local_means", "3^3 in 11^3", (64, 64, 64), bands(), neighbours(1, 5, 3)),
+    Case(
+        "non_local_means", "3^3 in 5^3 blocks", (128,) * 3, bands(), neighbours(1, 2, 3, method="blockwise")
+    ),
+    Case("non_local_means", "3^3 in 5^3 Rician", (128,) * 3, bands(), neighbours(1, 2, 3, noise="rician")),
+    Case("obnlm", "5x5 in 11x11 uint8", (512, 512), bands("uint8"), {**neighbours(2, 5, 2), "sigma": 2.0}),
 )

@@ -34,6 +34,7 @@ class Goal:
 
 
 _FULL = "160x192x160"
+_PLANAR, _SKIMAGE = ("5x5 in 11x11", "7x7 in 21x21"), "scikit-image denoise_nl_means"
 
 GOALS = (
     Goal("warp", _FULL, "torch layer", 16),
@@ -53,6 +54,12 @@ GOALS = (
     Goal("compose", _FULL, "torch layer", 15),
     Goal("jacobian_determinant", _FULL, "numpy gradient + det", 10),
     Goal("jacobian_determinant", _FULL, BOUND, 0.25),
+    *(Goal("non_local_means", f"512x512 {size} uint8", "cv2.fastNlMeansDenoising", 3) for size in _PLANAR),
+    *(Goal("non_local_means", f"512x512 {size}", _SKIMAGE, 12) for size in _PLANAR),
+    Goal("non_local_means", "128x128x128 3^3 in 5^3", "DIPY nlmeans blockwise", 15),
+    Goal("non_local_means", "64x64x64 3^3 in 11^3", "DIPY nlmeans blockwise", 6),
+    Goal("non_local_means", "64x64x64 3^3 in 11^3", "DIPY nlmeans classic", 35),
+    Goal("non_local_means", "64x64x64 3^3 in 11^3", _SKIMAGE, 14),
     *(Goal(kernel, _FULL, NUMBA, 4, at_most=True) for kernel in ("warp", "compose", "integrate_velocity")),
     *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
 )

@@ -1,10 +1,10 @@
-"""DIPY's vector fields, which use one thread. Its fields have the components last."""
+"""DIPY's vector fields, which use one thread and have the components last, and its non-local means."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from peers import Array, Peer, Run, Task
+from peers import Array, Peer, Prepare, Run, Task
 
 OUTSIDE = "whatever lies outside the grid is 0"
 
@@ -51,11 +51,40 @@ def invert(task: Task) -> Run:
     )
 
 
+def non_local_means(method: str) -> Prepare:
+    def prepare(task: Task) -> Run | None:
+        from dipy.denoise.nlmeans import nlmeans
+
+        image, options = task.inputs[0], task.options
+        if image.ndim != 5 or image.dtype != np.float32:
+            return None
+        settings = {
+            "patch_radius": options["patch_radius"],
+            "block_radius": options["search_radius"],
+            "rician": options.get("noise") == "rician",
+            "num_threads": task.threads,
+            "method": method,
+        }
+
+        def call() -> Array:
+            return nlmeans(image[0, 0], options["sigma"], **settings)
+
+        return Run(
+            call, lambda out: np.asarray(out)[None, None], "weights of its own; ends are left as they are"
+        )
+
+    return prepare
+
+
 PEERS = (
     Peer(
         "DIPY vector_fields",
         {"dipy": "dipy"},
         {"warp": warp, "compose": compose, "invert": invert},
         threads=False,
+    ),
+    *(
+        Peer(f"DIPY nlmeans {method}", {"dipy": "dipy"}, {"non_local_means": non_local_means(method)})
+        for method in ("blockwise", "classic")
     ),
 )

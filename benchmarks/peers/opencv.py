@@ -1,4 +1,4 @@
-"""OpenCV's ``remap``, for images of two axes."""
+"""OpenCV's ``remap`` and its non-local means, for images of two axes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,30 @@ def remap_displacement(task: Task) -> Run | None:
     return Run(call, _view, cubic(task))
 
 
+def non_local_means(task: Task) -> Run | None:
+    """Of bytes: floats it does not take."""
+    import cv2
+
+    image, options = task.inputs[0], task.options
+    plain = (
+        options.get("method", "pointwise") == "pointwise" and options.get("noise", "gaussian") == "gaussian"
+    )
+    if image.ndim != 4 or image.dtype != np.uint8 or not plain:
+        return None
+    cv2.setNumThreads(task.threads)
+    sizes = (2 * options["patch_radius"] + 1, 2 * options["search_radius"] + 1)
+    h = options.get("strength", 1.0) * options["sigma"]
+    out = np.empty_like(image[0, 0])
+    return Run(
+        lambda: cv2.fastNlMeansDenoising(image[0, 0], out, h, *sizes),
+        lambda result: result[None, None],
+        "2 sigma^2 is not subtracted",
+    )
+
+
 OPENCV = {"opencv-python-headless": "cv2"}
 PEERS = (
     Peer("cv2.remap", OPENCV, {"warp": remap}),
+    Peer("cv2.fastNlMeansDenoising", OPENCV, {"non_local_means": non_local_means}),
     Peer("cv2.add + cv2.remap", OPENCV, {"warp": remap_displacement}),
 )

@@ -22,6 +22,8 @@ from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.denoise.total_variation import total_variation
+from edgekit.kernels.denoise.non_local_means import non_local_means
+from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity

@@ -37,28 +37,28 @@ def obnlm(
 ) -> Any:
     """Reduce speckle in compressed ultrasound images: optimised Bayesian non-local means.
 
-    The noise is ``u = v + sqrt(v) n`` with n of standard deviation ``sigma`` (Loupas, 1989), so that blocks are
-    compared by Pearson's distance, the mean of ``(u(p) - u(q))^2 / u(q)``, which for blocks that differ in noise
-    alone is about ``2 sigma^2``. The weight of a block is ``exp(-distance / h^2)`` with ``h = strength *
-    sigma``, that of the block itself 1. Whole blocks the size of a patch, around every ``patch_radius + 1``-th
-    voxel of each axis, are averaged with those weights, and then the results of the blocks that hold a voxel
-    (Coupé, Hellier, Kervrann & Barillot, IEEE TIP 2009, with gamma = 0.5 and without their selection of blocks
-    by means).
+    The noise is ``u = v + sqrt(v) n`` with n of standard deviation ``sigma`` (Loupas, 1989), so that blocks
+    are compared by Pearson's distance, the mean of ``(u(p) - u(q))^2 / u(q)``, which for blocks that differ
+    in noise alone is about ``2 sigma^2``. The weight of a block is ``exp(-distance / h^2)`` with ``h =
+    strength * sigma``, that of the block itself 1. Whole blocks the size of a patch, around every
+    ``patch_radius + 1``-th voxel of each axis, are averaged with those weights, and then the results of the
+    blocks that hold a voxel (Coupé, Hellier, Kervrann & Barillot, IEEE TIP 2009, with gamma = 0.5 and without
+    their selection of blocks by means).
 
     Everything else is as in :func:`non_local_means`.
 
     Args:
         image: [H, W] or [D, H, W]; with ``spatial_ndim`` 2 [N, C, H, W], with 3 [N, C, D, H, W]. float32,
             float16, uint8 or int16, C-contiguous. Every channel is filtered by itself.
-        sigma: Standard deviation of n, in units of the square root of the image: a number, a float32 map of the
-            grid or of the shape of the image, whose value at the centre of a block counts, or ``"estimate"``:
-            for every channel what :func:`estimate_noise` finds in ``2 sqrt(image)``, which is too little where
-            speckle is correlated. 0 leaves what is as it was.
+        sigma: Standard deviation of n, in units of the square root of the image: a number, a float32 map of
+            the grid or of the shape of the image, whose value at the centre of a block counts, or
+            ``"estimate"``: for every channel what :func:`estimate_noise` finds in ``2 sqrt(image)``, which is
+            too little where speckle is correlated. 0 leaves what is as it was.
         patch_radius: 1 to 4 voxels: blocks of 3 to 9 voxels along each axis.
         search_radius: 1 to 16 voxels.
         strength: h / sigma, 0.01 to 100. Larger is smoother.
-        floor: What the distance is divided by where the image is less, 1e-6 to 1e6: one grey level of an image
-            of 0 to 255, or 1 / 255 of one of 0 to 1.
+        floor: What the distance is divided by where the image is less, 1e-6 to 1e6: one grey level of an
+            image of 0 to 255, or 1 / 255 of one of 0 to 1.
         mask: bool or uint8 of the grid or the shape of the image. Voxels where it is 0 are copied.
         boundary: How ``abcd`` goes on: ``"zero"`` 00|abcd|00, ``"edge"`` aa|abcd|dd, ``"mirror"``
             cb|abcd|cb, ``"reflect"`` ba|abcd|dc, ``"wrap"`` cd|abcd|ab.
@@ -158,9 +158,11 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
     boundaries = itertools.cycle(BOUNDARIES)
     radii = itertools.cycle(((1, 2), (2, 3), (3, 2), (4, 1), (1, 1), (2, 4), (1, 5)))
     for number, (label, image) in enumerate(images(rng)):
+        if number % 2 and label[0] == "(":  # the others are enough beside the cases of non_local_means
+            continue
         patch_radius, search_radius = next(radii)
         if image.ndim == 5:  # where a float64 brute force takes its time
-            patch_radius, search_radius = (1, 2) if image.size > 2000 else (min(patch_radius, 2), 1)
+            patch_radius, search_radius = (1, 2) if image.size > 2000 else (1 + (number % 6 == 0), 1)
         options: dict[str, Any] = {
             "sigma": 0.0 if label.startswith("constant") else (2.0, 0.7, 3.0)[number % 3],
             "patch_radius": patch_radius,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from types import ModuleType
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import KernelError
-from edgekit.kernels.base import Doubles, as_doubles
+from edgekit.kernels.base import Doubles, Floats, as_doubles
 from edgekit.kernels.checks import check_input, check_integer, check_number
 from edgekit.kernels.interpolation import OUTSIDE, extend
 from edgekit.spec import Array
@@ -78,9 +79,10 @@ def _with_batch(array: Array, image: Array) -> Array:
     return array.reshape((1,) * (image.ndim - array.ndim) + array.shape)
 
 
-def as_sigma(image: Array, sigma: Any) -> Array:
+def as_sigma(image: Array, sigma: Any) -> Floats:
     """A number or a map as float32 with the axes of a batch."""
-    return _with_batch(np.asarray(sigma, np.float32), image)
+    array = np.asarray(sigma, np.float32)
+    return array.reshape((1,) * (image.ndim - array.ndim) + array.shape)
 
 
 def per_channel(image: Array, values: Any) -> Array:
@@ -89,9 +91,9 @@ def per_channel(image: Array, values: Any) -> Array:
     return array.reshape(image.shape[:2] + (1,) * (image.ndim - 2))
 
 
-def as_mask(image: Array, mask: Any) -> Array | None:
+def as_mask(image: Array, mask: Any) -> Array:
     """A mask as uint8 with the axes of a batch."""
-    return None if mask is None else _with_batch(np.asarray(mask), image).view(np.uint8)
+    return _with_batch(np.asarray(mask), image).view(np.uint8)
 
 
 def run_native(
@@ -106,8 +108,10 @@ def run_native(
     **options: Any,
 ) -> None:
     """Call the extension; options are those of its function."""
-    sigma, mask = as_sigma(image, sigma), as_mask(image, mask)
-    module.non_local_means(image, outputs[0], sigma, mask, threads=threads, isa=isa, **options)
+    chosen = None if mask is None else as_mask(image, mask)
+    module.non_local_means(
+        image, outputs[0], as_sigma(image, sigma), chosen, threads=threads, isa=isa, **options
+    )
 
 
 class _Surroundings:
@@ -128,6 +132,11 @@ class _Surroundings:
         ]
         steps = [place.step for place in places]
         return self.values[(..., *(slice(*ends, step) for ends, step in zip(moved, steps, strict=True)))]
+        index: list[Any] = [slice(None), slice(None)]
+        for place, by in zip(places, shift, strict=True):
+            index.append(slice(place.start + by + self.around, place.stop + by + self.around, place.step))
+        found: Doubles = self.values[tuple(index)]
+        return found
 
 
 def reference(
@@ -167,13 +176,13 @@ def reference(
             bias = 0.0 if floor else 2.0
             weight = _weight(distance / len(patch), maps.at(centres, here), strength, bias)
             weights += weight
-            for sums, k in zip(total, blocks, strict=True):
+            for block, k in enumerate(blocks):
                 shifted = [a + b for a, b in zip(k, offset, strict=True)]
-                sums += weight * (values.at(centres, shifted) - values.at(centres, k))
+                total[block] += weight * (values.at(centres, shifted) - values.at(centres, k))
         added = _averaged([sums / weights for sums in total], blocks, centres, u.shape)
         mean = (u**2 if rician else u) + added
         result = np.sqrt(np.maximum(0, mean - 2 * sigmas**2)) if rician else mean
-    return result if mask is None else np.where(as_mask(image, mask), result, u)
+    return result if mask is None else np.where(as_mask(image, mask) != 0, result, u)
 
 
 def _box_sums(values: Doubles, step: int, radius: int) -> Doubles:
@@ -181,7 +190,8 @@ def _box_sums(values: Doubles, step: int, radius: int) -> Doubles:
     for axis in range(2, values.ndim):
         lines = np.moveaxis(values, axis, -1)
         end = lines.shape[-1] - 2 * radius
-        values = np.moveaxis(sum(lines[..., k : k + end : step] for k in range(2 * radius + 1)), -1, axis)
+        shifted = [lines[..., k : k + end : step] for k in range(2 * radius + 1)]
+        values = np.moveaxis(functools.reduce(np.add, shifted), -1, axis)
     return values
 
 
@@ -200,12 +210,13 @@ def _averaged(
     centres: Sequence[range],
     shape: Sequence[int],
 ) -> Doubles:
-    """The mean of the results for each voxel: those of voxel ``blocks[k]`` of the blocks around the centres."""
+    """The mean for each voxel of the results, which are those of one voxel each of all blocks."""
     sums, counts = np.zeros(shape), np.zeros(shape)
     for values, k in zip(results, blocks, strict=True):
         places = [np.array(c) + shift for c, shift in zip(centres, k, strict=True)]
         inside = [(p >= 0) & (p < size) for p, size in zip(places, shape[2:], strict=True)]
-        to = (slice(None), slice(None), *np.ix_(*(p[i] for p, i in zip(places, inside, strict=True))))
-        sums[to] += values[(slice(None), slice(None), *np.ix_(*inside))]
+        batch = (np.arange(shape[0]), np.arange(shape[1]))
+        to = np.ix_(*batch, *(p[i] for p, i in zip(places, inside, strict=True)))
+        sums[to] += values[np.ix_(*batch, *(np.flatnonzero(i) for i in inside))]
         counts[to] += 1
     return sums / counts

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.kernels.base import rounded
+from edgekit.kernels.base import Floats, rounded
 from edgekit.kernels.denoise import patches
 from edgekit.kernels.interpolation import OUTSIDE, extend
-from edgekit.kernels.numba.jit import compiled, each_row, part
-from edgekit.kernels.numba.mathematics import ONE, ZERO
+from edgekit.kernels.numba.jit import called, compiled, each_row, part
+from edgekit.kernels.numba.mathematics import HALF, ONE, ZERO
 from edgekit.spec import Array
 
 
@@ -47,7 +47,7 @@ def _run(
     grid = (1, *image.shape[2:])[-3:]
     volume = image.ndim == 5
     sigmas = np.broadcast_to(patches.as_sigma(image, sigma), image.shape).reshape(-1, *grid)
-    u = image.reshape(-1, *grid).astype(np.float32)
+    u: Floats = image.reshape(-1, *grid).astype(np.float32)
     reach = (2 if blockwise else 1) * patch_radius + search_radius
     reaches = (reach if volume else 0, reach, reach)
     around = _padded(u, reaches, boundary)
@@ -58,6 +58,7 @@ def _run(
         inverses = (
             ONE / np.maximum(np.float32(floor), around) if floor else np.empty((0, 0, 0, 0), np.float32)
         )
+        inverses = ONE / np.maximum(np.float32(floor), around) if floor else around[:0]
     scales = _padded(scales, reaches, "edge" if boundary == "zero" else boundary)
     bias = np.float32(0.0 if floor else 2.0 / strength**2)
     added = np.empty(u.shape, np.float32)
@@ -70,12 +71,12 @@ def _run(
         if rician:
             mean = np.sqrt(np.maximum(np.float32(0), mean - np.float32(2) * (sigmas * sigmas)))
     if mask is not None:
-        chosen = np.broadcast_to(patches.as_mask(image, mask), image.shape).reshape(mean.shape)  # type: ignore[arg-type]
-        mean = np.where(chosen, mean, u)
+        chosen = np.broadcast_to(patches.as_mask(image, mask), image.shape).reshape(mean.shape)
+        mean = np.where(chosen != 0, mean, u)
     out[...] = rounded(mean, out.dtype).reshape(out.shape)
 
 
-def _padded(values: Array, reaches: Sequence[int], boundary: str) -> Array:
+def _padded(values: Floats, reaches: Sequence[int], boundary: str) -> Floats:
     for axis, reach in enumerate(reaches, 1):
         size = values.shape[axis]
         index = extend(np.arange(-reach, size + reach), size, boundary)
@@ -150,6 +151,8 @@ def _rows(
                         values[m, at_z, at_y, at_x:],
                         values[m, at_z + o_z, at_y + o_y, at_x + o_x :],
                     )
+                    here = values[m, at_z, at_y, at_x:]
+                    there = values[m, at_z + o_z, at_y + o_y, at_x + o_x :]
                     scale = scales[m, at_z, at_y, at_x:]
                     for x in range(width):
                         weight = _weight(sums, x, 2 * r + 1, scale[x], bias)
@@ -157,6 +160,47 @@ def _rows(
                         total[x] += weight
         for x in range(width):
             result[x] /= total[x]
+
+
+@called
+def _block_means(
+    image: Any,
+    values: Any,
+    inverses: Any,
+    scales: Any,
+    bias: Any,
+    radii: Any,
+    place: Any,
+    block: Any,
+    sums: Any,
+    total: Any,
+    means: Any,
+) -> None:
+    """For a row of blocks, what is added to the voxels of a row that they hold, not yet divided by ``total``.
+
+    ``place`` is the image and the first voxel of the row, ``block`` z and y of the centres; both are counted
+    with what is around the image.
+    """
+    (m, z, y, x), (c_z, c_y) = place, block
+    r, s_z, s = radii[1:]
+    step = r + 1
+    means[:] = ZERO
+    total[:] = ONE
+    scale, here = scales[m, c_z, c_y, x:], values[m, z, y]
+    for o_z in range(-s_z, s_z + 1):
+        for o_y in range(-s, s + 1):
+            there = values[m, z + o_z, y + o_y]
+            for o_x in range(-s, s + 1):
+                if o_z == 0 and o_y == 0 and o_x == 0:
+                    continue
+                offset = (o_z, o_y, o_x)
+                _squares(image, inverses, m, c_z, c_y, x - r, offset, radii, len(sums), sums)
+                for c in range(len(total)):
+                    weight = _weight(sums, c * step, 2 * r + 1, scale[c * step], bias)
+                    total[c] += weight
+                    first = x + c * step - r
+                    for k in range(2 * r + 1):
+                        means[c, k] += weight * (there[first + k + o_x] - here[first + k])
 
 
 @compiled
@@ -174,46 +218,26 @@ def _block_rows(
 ) -> None:
     """The same of blocks, with the means of those that hold a voxel."""
     depth, height, width = added.shape[1:]
-    r, s_z, s = radii[1:]
-    step = r + 1
+    r, step = radii[1], radii[1] + 1
+    step_z = step if radii[0] else 1
     blocks = (width + step - 2) // step + 1
-    span = step * (blocks - 1) + 1 + 2 * r
-    sums, total = np.empty(span, np.float32), np.empty(blocks, np.float32)
+    sums, total = np.empty(step * (blocks - 1) + 1 + 2 * r, np.float32), np.empty(blocks, np.float32)
     means = np.empty((blocks, 2 * r + 1), np.float32)
     for row in range(begin, end):
         m, z, y = row // (depth * height), row // height % depth, row % height
+        place = (m, z + reaches[0], y + reaches[1], reaches[2])
         result = added[m, z, y]
         result[:] = ZERO
-        z_step = step if radii[0] else 1
         rows = 0
-        for c_z in range(z // z_step * z_step, -(-z // z_step) * z_step + 1, z_step):
+        for c_z in range(z // step_z * step_z, -(-z // step_z) * step_z + 1, step_z):
             for c_y in range(y // step * step, -(-y // step) * step + 1, step):
                 rows += 1
-                means[:] = ZERO
-                total[:] = ONE
-                at_z, at_y, at_x = c_z + reaches[0], c_y + reaches[1], reaches[2]
-                scale = scales[m, at_z, at_y, at_x:]
-                here = values[m, z + reaches[0], y + reaches[1]]
-                for o_z in range(-s_z, s_z + 1):
-                    for o_y in range(-s, s + 1):
-                        there = values[m, z + reaches[0] + o_z, y + reaches[1] + o_y]
-                        for o_x in range(-s, s + 1):
-                            if o_z == 0 and o_y == 0 and o_x == 0:
-                                continue
-                            offset = (o_z, o_y, o_x)
-                            _squares(image, inverses, m, at_z, at_y, at_x - r, offset, radii, span, sums)
-                            for c in range(blocks):
-                                weight = _weight(sums, c * step, 2 * r + 1, scale[c * step], bias)
-                                total[c] += weight
-                                first = at_x + c * step - r
-                                for k in range(2 * r + 1):
-                                    difference = there[first + k + o_x] - here[first + k]
-                                    means[c, k] += weight * difference
+                block = (c_z + reaches[0], c_y + reaches[1])
+                _block_means(image, values, inverses, scales, bias, radii, place, block, sums, total, means)
                 for x in range(width):
                     low, high = x // step, -(-x // step)
                     mean = means[low, x - low * step + r] / total[low]
                     if high > low:
-                        mean = (mean + means[high, x - high * step + r] / total[high]) * np.float32(0.5)
+                        mean = (mean + means[high, x - high * step + r] / total[high]) * HALF
                     result[x] += mean
-        for x in range(width):
-            result[x] /= np.float32(rows)
+        result /= np.float32(rows)
