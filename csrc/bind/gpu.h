@@ -14,6 +14,7 @@
 #include "labels/labels_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
+#include "srad/srad_plan.h"
 #include "total_variation/total_variation_plan.h"
 
 namespace ek {
@@ -30,6 +31,7 @@ void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Bo
 void invert(const Inverse& args);
 void jacobian_determinant(const JacobianDeterminant& args);
 void move_points(const MovePoints& args);
+void reduce_speckle(const Srad& args);
 void sample(const Sample& args);
 void total_variation(const TotalVariation& args);
 void warp_adjoint(const Adjoint& args);

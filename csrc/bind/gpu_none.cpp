@@ -14,6 +14,7 @@ void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Err
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
+void reduce_speckle(const Srad&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
 void total_variation(const TotalVariation&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }

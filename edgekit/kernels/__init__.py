@@ -17,6 +17,7 @@ from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.diffusion import anisotropic_diffusion
+from edgekit.kernels.denoise.srad import srad
 from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -39,6 +40,7 @@ __all__ = [
     "jacobian_determinant",
     "native_status",
     "resample",
+    "srad",
     "total_variation",
     "warp",
     "warp_adjoint",

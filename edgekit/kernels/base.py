@@ -47,6 +47,7 @@ OPERATORS: Registry[Operator] = Registry(
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "anisotropic_diffusion": "edgekit.kernels.denoise.diffusion:OPERATOR",
+        "srad": "edgekit.kernels.denoise.srad:OPERATOR",
         "total_variation": "edgekit.kernels.denoise.total_variation:OPERATOR",
     },
 )
