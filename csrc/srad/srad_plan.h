@@ -31,9 +31,9 @@ constexpr int kMostSradSteps = 16;  // of a pass
 
 struct SradPlan {
   StencilPass pass;
-  bool flat = false;  // 2-D
-  float half_share = 0.25f;  // 1 / (2 dims)
-  float rate = 0.0f;    // time step / (2 dims)
+  bool flat = false;          // 2-D
+  float half_share = 0.25f;   // 1 / (2 dims)
+  float rate = 0.0f;          // time step / (2 dims)
   int64_t region[3][2] = {};  // of planes, rows and columns
   SradStep steps[kMostSradSteps];
 };
