@@ -144,7 +144,45 @@ def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
     return make
 
 
+def denoised_image(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
+    """Regions a few voxels wide, of 100 and 200, with noise."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        regions = np.where(smoothed((1, 1, *grid), seed=3) > 0, 200, 100)
+        return (np.clip(regions + 20 * noise_image((1, 1, *grid)), 0, 255).astype(dtype),)
+
+    return make
+
+
+def variation(dims: int, iterations: int, method: str = "chambolle") -> Options:
+    return {
+        "weight": 20.0,
+        "iterations": iterations,
+        "method": method,
+        "tolerance": None,
+        "return_gap": False,
+        "spatial_ndim": dims,
+    }
+
+
+def diffusion(dims: int, form: str, interval: int = 1) -> Options:
+    return {
+        "iterations": 5,
+        "time_step": 0.5 ** (dims + 1),
+        "conductance": 1.0,
+        "form": form,
+        "conductance_scaling_update_interval": interval,
+        "spatial_ndim": dims,
+    }
+
+
+def speckle(dims: int) -> Options:
+    known = {"q0": 0.2, "decay": 1 / 6, "region": None}
+    return {"iterations": 20, "time_step": 0.5, **known, "spatial_ndim": dims}
+
+
 EDGE = {"boundary": "edge"}
+CUBE, SQUARE = (128, 128, 128), (512, 512)
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
 
@@ -180,4 +218,13 @@ CASES = (
     Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
     Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),
     Case("warp_labels", "int32 linear", FULL, labels_and_field("int32"), {"method": "linear", **EDGE}),
+    Case("total_variation", "50 iterations", SQUARE, denoised_image(), variation(2, 50)),
+    Case("total_variation", "20 iterations", CUBE, denoised_image(), variation(3, 20)),
+    Case("total_variation", "20, primal-dual", CUBE, denoised_image(), variation(3, 20, "primal_dual")),
+    Case("anisotropic_diffusion", "gradient", CUBE, denoised_image(), diffusion(3, "gradient")),
+    Case("anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)),
+    Case("anisotropic_diffusion", "curvature", CUBE, denoised_image(), diffusion(3, "curvature")),
+    Case("anisotropic_diffusion", "gradient", SQUARE, denoised_image(), diffusion(2, "gradient")),
+    Case("srad", "", SQUARE, denoised_image(), speckle(2)),
+    Case("srad", "", CUBE, denoised_image(), speckle(3)),
 )

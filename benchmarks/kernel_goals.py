@@ -53,6 +53,9 @@ GOALS = (
     Goal("compose", _FULL, "torch layer", 15),
     Goal("jacobian_determinant", _FULL, "numpy gradient + det", 10),
     Goal("jacobian_determinant", _FULL, BOUND, 0.25),
+    Goal("total_variation", "512x512 50 iterations", "scikit-image", 9),
+    Goal("total_variation", "128x128x128 20 iterations", "scikit-image", 9),
+    Goal("anisotropic_diffusion", "128x128x128 gradient", "SimpleITK", 50),
     *(Goal(kernel, _FULL, NUMBA, 4, at_most=True) for kernel in ("warp", "compose", "integrate_velocity")),
     *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
 )

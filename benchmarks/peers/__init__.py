@@ -20,6 +20,7 @@ FAMILIES = (
     "edgekit",
     "numpy",
     "scipy",
+    "skimage",
     "numba",
     "torch",
     "monai",
