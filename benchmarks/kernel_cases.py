@@ -151,6 +151,12 @@ def bands(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
         levels = 40 + 60 * (np.indices(grid).sum(0) // 25 % 3)
         image = levels + 20 * np.random.default_rng(5).standard_normal(grid)
         return (np.clip(image, 0, 255).astype(dtype)[None, None],)
+def denoised_image(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
+    """Regions a few voxels wide, of 100 and 200, with noise."""
+
+    def make(grid: Grid) -> tuple[Array, ...]:
+        regions = np.where(smoothed((1, 1, *grid), seed=3) > 0, 200, 100)
+        return (np.clip(regions + 20 * noise_image((1, 1, *grid)), 0, 255).astype(dtype),)
 
     return make
 
@@ -158,9 +164,35 @@ def bands(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
 def neighbours(patch: int, search: int, dims: int, **others: Any) -> Options:
     """Of the noise in :func:`bands`."""
     return {"sigma": 20.0, "patch_radius": patch, "search_radius": search, "spatial_ndim": dims, **others}
+def variation(dims: int, iterations: int, method: str = "chambolle") -> Options:
+    return {
+        "weight": 20.0,
+        "iterations": iterations,
+        "method": method,
+        "tolerance": None,
+        "return_gap": False,
+        "spatial_ndim": dims,
+    }
+
+
+def diffusion(dims: int, form: str, interval: int = 1) -> Options:
+    return {
+        "iterations": 5,
+        "time_step": 0.5 ** (dims + 1),
+        "conductance": 1.0,
+        "form": form,
+        "conductance_scaling_update_interval": interval,
+        "spatial_ndim": dims,
+    }
+
+
+def speckle(dims: int) -> Options:
+    known = {"q0": 0.2, "decay": 1 / 6, "region": None}
+    return {"iterations": 20, "time_step": 0.5, **known, "spatial_ndim": dims}
 
 
 EDGE = {"boundary": "edge"}
+CUBE, SQUARE = (128, 128, 128), (512, 512)
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
 
@@ -207,4 +239,13 @@ CASES = (
     ),
     Case("non_local_means", "3^3 in 5^3 Rician", (128,) * 3, bands(), neighbours(1, 2, 3, noise="rician")),
     Case("obnlm", "5x5 in 11x11 uint8", (512, 512), bands("uint8"), {**neighbours(2, 5, 2), "sigma": 2.0}),
+    Case("total_variation", "50 iterations", SQUARE, denoised_image(), variation(2, 50)),
+    Case("total_variation", "20 iterations", CUBE, denoised_image(), variation(3, 20)),
+    Case("total_variation", "20, primal-dual", CUBE, denoised_image(), variation(3, 20, "primal_dual")),
+    Case("anisotropic_diffusion", "gradient", CUBE, denoised_image(), diffusion(3, "gradient")),
+    Case("anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)),
+    Case("anisotropic_diffusion", "curvature", CUBE, denoised_image(), diffusion(3, "curvature")),
+    Case("anisotropic_diffusion", "gradient", SQUARE, denoised_image(), diffusion(2, "gradient")),
+    Case("srad", "", SQUARE, denoised_image(), speckle(2)),
+    Case("srad", "", CUBE, denoised_image(), speckle(3)),
 )

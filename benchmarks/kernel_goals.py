@@ -60,6 +60,9 @@ GOALS = (
     Goal("non_local_means", "64x64x64 3^3 in 11^3", "DIPY nlmeans blockwise", 6),
     Goal("non_local_means", "64x64x64 3^3 in 11^3", "DIPY nlmeans classic", 35),
     Goal("non_local_means", "64x64x64 3^3 in 11^3", _SKIMAGE, 14),
+    Goal("total_variation", "512x512 50 iterations", "scikit-image", 9),
+    Goal("total_variation", "128x128x128 20 iterations", "scikit-image", 9),
+    Goal("anisotropic_diffusion", "128x128x128 gradient", "SimpleITK", 50),
     *(Goal(kernel, _FULL, NUMBA, 4, at_most=True) for kernel in ("warp", "compose", "integrate_velocity")),
     *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
 )

@@ -174,3 +174,15 @@ def anisotropic_diffusion(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def srad(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    start: npt.NDArray[np.float64] | None,
+    region: npt.NDArray[np.int64] | None,
+    *,
+    iterations: int,
+    time_step: float,
+    decay: float,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

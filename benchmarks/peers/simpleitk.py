@@ -120,6 +120,22 @@ def jacobian(task: Task) -> Run:
     )
 
 
+def diffusion(task: Task) -> Run:
+    import SimpleITK as sitk
+
+    (image,), options = task.inputs, task.options
+    source = sitk.GetImageFromArray(image[0, 0])
+    form = options["form"].capitalize()
+    smoother = _threads(getattr(sitk, f"{form}AnisotropicDiffusionImageFilter")(), task)
+    smoother.SetTimeStep(options["time_step"])
+    smoother.SetConductanceParameter(options["conductance"])
+    smoother.SetConductanceScalingUpdateInterval(options["conductance_scaling_update_interval"])
+    smoother.SetNumberOfIterations(options["iterations"])
+    return Run(
+        lambda: smoother.Execute(source), lambda result: sitk.GetArrayFromImage(result)[None, None]
+    )
+
+
 PEERS = (
     Peer(
         "SimpleITK",
@@ -131,6 +147,7 @@ PEERS = (
             "compose": compose,
             "invert": invert,
             "jacobian_determinant": jacobian,
+            "anisotropic_diffusion": diffusion,
         },
     ),
 )

@@ -1,4 +1,5 @@
 """scikit-image's restoration, which uses one thread."""
+"""scikit-image, which uses one thread."""
 
 from __future__ import annotations
 
@@ -30,6 +31,19 @@ def non_local_means(task: Task) -> Run | None:
         )
 
     return Run(call, lambda out: out[None, None], "weights below exp(-5) are dropped")
+def total_variation(task: Task) -> Run | None:
+    from skimage.restoration import denoise_tv_chambolle
+
+    (image,), options = task.inputs, task.options
+    if options["method"] != "chambolle" or image.dtype.kind != "f":
+        return None
+
+    def call() -> np.ndarray:
+        return denoise_tv_chambolle(
+            image[0, 0], weight=options["weight"], eps=0, max_num_iter=options["iterations"]
+        )
+
+    return Run(call, lambda result: result[None, None])
 
 
 PEERS = (
@@ -37,6 +51,9 @@ PEERS = (
         "scikit-image denoise_nl_means",
         {"scikit-image": "skimage"},
         {"non_local_means": non_local_means},
+        "scikit-image",
+        {"scikit-image": "skimage"},
+        {"total_variation": total_variation},
         threads=False,
     ),
 )

@@ -6,6 +6,8 @@
 #include "adjoint/adjoint_cuda.h"
 #include "bind/gpu.h"
 #include "common/error.h"
+#include "diffusion/diffusion.h"
+#include "diffusion/diffusion_cuda.h"
 #include "filter/filter.h"
 #include "filter/filter_cuda.h"
 #include "gradient/gradient.h"
@@ -24,6 +26,10 @@
 #include "points/points_plan.h"
 #include "sample/sample.h"
 #include "sample/sample_cuda.h"
+#include "srad/srad.h"
+#include "srad/srad_cuda.h"
+#include "total_variation/total_variation.h"
+#include "total_variation/total_variation_cuda.h"
 
 namespace ek {
 namespace gpu {
@@ -267,6 +273,36 @@ void warp_labels(const Labels& args) {
   staging.input(call.flow);
   staging.output(call.out);
   cuda::warp_labels(call, kStream);
+  staging.finish();
+}
+
+void total_variation(const TotalVariation& args) {
+  ek::check(args);
+  Staging staging;
+  TotalVariation call = args;
+  staging.input(call.image);
+  staging.output(call.out);
+  cuda::total_variation(call, staging.space(cuda::total_variation_workspace_bytes(call)), kStream);
+  staging.finish();
+}
+
+void anisotropic_diffusion(const Diffusion& args) {
+  ek::check(args);
+  Staging staging;
+  Diffusion call = args;
+  staging.input(call.image);
+  staging.output(call.out);
+  cuda::anisotropic_diffusion(call, staging.space(cuda::diffusion_workspace_bytes(call)), kStream);
+  staging.finish();
+}
+
+void reduce_speckle(const Srad& args) {
+  ek::check(args);
+  Staging staging;
+  Srad call = args;
+  staging.input(call.image);
+  staging.output(call.out);
+  cuda::reduce_speckle(call, staging.space(cuda::srad_workspace_bytes(call)), kStream);
   staging.finish();
 }
 

@@ -16,6 +16,7 @@
 #include "nlm/nlm_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
+#include "srad/srad_plan.h"
 #include "total_variation/total_variation_plan.h"
 
 namespace ek {
@@ -35,6 +36,7 @@ void jacobian_determinant(const JacobianDeterminant& args);
 void median(const Median& args);
 void move_points(const MovePoints& args);
 void non_local_means(const NonLocalMeans& args);
+void reduce_speckle(const Srad& args);
 void sample(const Sample& args);
 void total_variation(const TotalVariation& args);
 void warp_adjoint(const Adjoint& args);

@@ -17,6 +17,7 @@ void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); 
 void median(const Median&) { throw Error(missing()); }
 void move_points(const MovePoints&) { throw Error(missing()); }
 void non_local_means(const NonLocalMeans&) { throw Error(missing()); }
+void reduce_speckle(const Srad&) { throw Error(missing()); }
 void sample(const Sample&) { throw Error(missing()); }
 void total_variation(const TotalVariation&) { throw Error(missing()); }
 void warp_adjoint(const Adjoint&) { throw Error(missing()); }

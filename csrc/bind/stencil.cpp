@@ -1,11 +1,13 @@
 // Operators that iterate over the neighbours of every voxel.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 
 #include "bind/bind.h"
 #include "bind/gpu.h"
 #include "diffusion/diffusion.h"
+#include "srad/srad.h"
 #include "total_variation/total_variation.h"
 
 namespace ek {
@@ -87,9 +89,42 @@ void anisotropic_diffusion(const py::array& image, const py::array& out, int ite
   run(ek::diffuse, gpu::anisotropic_diffusion, args, threads, isa);
 }
 
+// One of: the coefficient of variation of each channel, or the region it is taken from, a pair per axis.
+void srad(const py::array& image, const py::array& out,
+          const std::optional<py::array_t<double, py::array::c_style>>& start,
+          const std::optional<py::array_t<int64_t, py::array::c_style>>& region, int iterations,
+          double time_step, double decay, int threads, const std::string& isa) {
+  require(image.ndim() == out.ndim(), "image and out differ in rank");
+  Srad args;
+  args.image = tensor("image", image, Use::kRead);
+  args.out = tensor("out", out, Use::kWrite);
+  args.dims = static_cast<int>(image.ndim()) - 2;
+  args.iterations = iterations;
+  args.time_step = time_step;
+  args.decay = decay;
+  require(!start || start->size() == args.image.n * args.image.c, "start must have one number per channel");
+  if (start) args.start = start->data();
+  if (region) {
+    require(region->ndim() == 2 && region->shape(0) == args.dims && region->shape(1) == 2,
+            "region must have a pair per axis");
+    args.has_region = true;
+    args.region[0][1] = 1;
+    std::copy_n(region->data(), 2 * args.dims, &args.region[3 - args.dims][0]);
+  }
+  threads_of(threads);
+  check(args);
+  const Space space(shape_of(args), args.image, threads, isa);
+  args.memory = space.memory();
+  run(ek::reduce_speckle, gpu::reduce_speckle, args, threads, isa);
+}
+
 }  // namespace
 
 void add_stencil(py::module_& m) {
+  m.def("srad", &srad, py::arg("image").noconvert(), py::arg("out").noconvert(), py::arg("start").noconvert(),
+        py::arg("region").noconvert(), py::kw_only(), py::arg("iterations"), py::arg("time_step"),
+        py::arg("decay"), py::arg("threads") = 1, py::arg("isa") = "",
+        "out = image after so many steps of speckle-reducing anisotropic diffusion.");
   m.def("anisotropic_diffusion", &anisotropic_diffusion, py::arg("image").noconvert(),
         py::arg("out").noconvert(), py::kw_only(), py::arg("iterations"), py::arg("time_step"),
         py::arg("conductance"), py::arg("form") = "gradient", py::arg("interval") = 1, py::arg("threads") = 1,

@@ -29,5 +29,16 @@ EK_INLINE double sum_of(const float* row, int64_t count) {
   return sum_of_parts(part);
 }
 
+// Adds values, and their squares, to the parts of two sums.
+EK_INLINE void add_moments(const float* row, int64_t count, double (&part)[2][kSumParts]) {
+  for (int64_t x = 0; x < count; x += kSumParts) {
+    for (int i = 0; i < kSumParts && x + i < count; ++i) {
+      const double value = static_cast<double>(row[x + i]);
+      part[0][i] += value;
+      part[1][i] += value * value;
+    }
+  }
+}
+
 }  // namespace EK_ISA
 }  // namespace ek

@@ -1,5 +1,5 @@
-// Anisotropic diffusion, compiled once per instruction set. Included after one of common/simd_*-inl.h; nothing
-// of the standard library may be used here (see platform.h).
+// Anisotropic diffusion, compiled once per instruction set. Included after one of common/simd_*-inl.h;
+// nothing of the standard library may be used here (see platform.h).
 //
 // What flows through a face is computed once, and leaves one voxel for the other.
 #pragma once
@@ -29,7 +29,6 @@ EK_INLINE RowsAround rows_around(const Sweep& sweep, int s, int64_t z, int64_t y
   }
   return around;
 }
-
 
 template <DiffusionForm kForm, bool kFlat>
 struct DiffusionSweep {

@@ -17,13 +17,13 @@ constexpr int64_t kRowPad = 16;
 
 // What an operator keeps of each voxel.
 struct StencilShape {
-  int fields = 1;  // float32 each
-  int saved = 1;   // of them, between passes
-  int ring = 3;    // planes of a stage that the next stage looks at
-  int spare = 0;   // planes of a stage that belong to it alone
-  int extra = 0;   // neighbours that the last stage of a pass looks at
-  int rows = 0;    // of scratch
-  int stages = 1;  // of an iteration
+  int fields = 1;      // float32 each
+  int saved = 1;       // of them, between passes
+  int ring = 3;        // planes of a stage that the next stage looks at
+  int spare = 0;       // planes of a stage that belong to it alone
+  int extra = 0;       // neighbours that the last stage of a pass looks at
+  int rows = 0;        // of scratch
+  int stages = 1;      // of an iteration
   bool image = false;  // whether every stage looks at the image
 };
 
@@ -35,7 +35,7 @@ struct StencilMemory {
 
 // Planes are the slices of a volume, or the rows of an image.
 struct StencilPass {
-  Tensor image, out;  // planar, of one channel; d planes of h rows
+  Tensor image, out;            // planar, of one channel; d planes of h rows
   const float* from = nullptr;  // [saved, d, h, w]; none: begin with the image
   float* to = nullptr;          // likewise, if wanted
   bool finish = false;          // whether the result goes to `out`

@@ -21,6 +21,7 @@ from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
+from edgekit.kernels.denoise.srad import srad
 from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
@@ -49,6 +50,7 @@ __all__ = [
     "non_local_means",
     "obnlm",
     "resample",
+    "srad",
     "total_variation",
     "warp",
     "warp_adjoint",

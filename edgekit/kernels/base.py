@@ -48,6 +48,7 @@ OPERATORS: Registry[Operator] = Registry(
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "median": "edgekit.kernels.denoise.median:OPERATOR",
         "anisotropic_diffusion": "edgekit.kernels.denoise.diffusion:OPERATOR",
+        "srad": "edgekit.kernels.denoise.srad:OPERATOR",
         "total_variation": "edgekit.kernels.denoise.total_variation:OPERATOR",
         "non_local_means": "edgekit.kernels.denoise.non_local_means:OPERATOR",
         "obnlm": "edgekit.kernels.denoise.obnlm:OPERATOR",

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "adjoint/adjoint_plan.h"
+#include "diffusion/diffusion_plan.h"
 #include "filter/filter_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
@@ -12,6 +13,8 @@
 #include "nlm/nlm_plan.h"
 #include "points/points.h"
 #include "sample/sample_plan.h"
+#include "srad/srad_plan.h"
+#include "total_variation/total_variation_plan.h"
 
 namespace test {
 
@@ -25,6 +28,9 @@ void as_device(const ek::Adjoint& args, bool forwards);
 void as_device(const ek::AxisFilter& args);
 void as_device(const ek::MovePoints& args);
 void as_device(const ek::NonLocalMeans& args);
+void as_device(const ek::TotalVariation& args);
+void as_device(const ek::Diffusion& args);
+void as_device(const ek::Srad& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>

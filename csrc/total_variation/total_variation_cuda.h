@@ -1,0 +1,18 @@
+// Total variation, on a device.
+#pragma once
+
+#include "common/cuda.h"
+#include "total_variation/total_variation_plan.h"
+
+namespace ek {
+namespace cuda {
+
+// Bytes of the memory that a call works in.
+int64_t total_variation_workspace_bytes(const TotalVariation& args);
+
+// As on the processor, to the bit, for an image and a result on the current device; in the order of `stream`,
+// which is waited for where sums decide what comes next. Everything else that `args` points to is the host's.
+void total_variation(const TotalVariation& args, void* workspace, Stream stream);
+
+}  // namespace cuda
+}  // namespace ek
