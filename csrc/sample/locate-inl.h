@@ -6,19 +6,6 @@
 namespace ek {
 namespace EK_ISA {
 
-// The lanes of a load that is narrower than a vector, the rest 0.
-template <class T>
-EK_INLINE F load_some(const T* p, int count) {
-  if (count == kLanes) return load(p);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return load_first(p, count);
-  } else {
-    T lanes[kLanes] = {};
-    for (int i = 0; i < count; ++i) lanes[i] = p[i];
-    return load(lanes);
-  }
-}
-
 // Lanes behind the end of a row stand still at its last voxel, so that their neighbours exist.
 EK_INLINE I lane_of(int count) { return count == kLanes ? int_iota() : min_(int_iota(), I(count - 1)); }
 
@@ -55,12 +42,14 @@ struct Displacement {
 };
 
 // The lines of an image that a vector of cells touches. Hardware does not foresee them where the displacement
-// varies, so they are asked for while the block is placed. A device has other threads to do meanwhile.
+// varies, so they are asked for while the block is placed. Only those of the second plane: where
+// displacements are smooth, the plane before has asked for the first one's. A device has other threads to do
+// meanwhile.
 template <int kDims>
 struct Lines {
 #if !defined(EK_DEVICE)
   const char* image;
-  int64_t voxel, dy, dz;      // bytes
+  int64_t voxel, dy, ahead;   // bytes; the last one to the second plane
   int64_t channels, channel;  // how many lie apart, and how far
   int step;                   // lanes that share a line of the cache, as a rule
 
@@ -71,7 +60,7 @@ struct Lines {
     image = tensor.as<const char>() + row.n * tensor.c * tensor.voxels() * size;
     voxel = tensor.channels_last ? tensor.c * size : size;
     dy = plan.axis[1].stride * voxel;
-    dz = plan.axis[0].stride * voxel;
+    ahead = kDims == 3 ? plan.axis[0].stride * voxel : 0;
     channels = tensor.channels_last ? 1 : tensor.c < kMost ? tensor.c : kMost;
     channel = tensor.voxels() * size;
     step = voxel <= 8 ? 8 : voxel <= 16 ? 4 : 1;
@@ -81,12 +70,8 @@ struct Lines {
     for (int lane = 0; lane < kLanes; lane += step) {
       const char* corner = image + index[lane] * voxel;
       for (int64_t c = 0; c < channels; ++c, corner += channel) {
-        __builtin_prefetch(corner);
-        __builtin_prefetch(corner + dy);
-        if constexpr (kDims == 3) {
-          __builtin_prefetch(corner + dz);
-          __builtin_prefetch(corner + dz + dy);
-        }
+        __builtin_prefetch(corner + ahead);
+        __builtin_prefetch(corner + ahead + dy);
       }
     }
   }
