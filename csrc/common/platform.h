@@ -19,3 +19,12 @@
 #else
 #define EK_NO_UNROLL
 #endif
+
+// Before a loop of up to four turns whose vectors are to stay in registers. A device decides for itself.
+#if defined(__CUDACC__)
+#define EK_UNROLL
+#elif defined(__clang__)
+#define EK_UNROLL _Pragma("unroll")
+#else
+#define EK_UNROLL _Pragma("GCC unroll 4")
+#endif

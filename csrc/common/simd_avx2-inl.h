@@ -187,12 +187,6 @@ EK_INLINE F pick(F low, F high, I index) {
   return _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(index.v, 28)));
 }
 
-EK_INLINE bool consecutive(I index) {
-  const __m256i expected =
-      _mm256_add_epi32(_mm256_broadcastd_epi32(_mm256_castsi256_si128(index.v)), int_iota().v);
-  return _mm256_movemask_epi8(_mm256_cmpeq_epi32(index.v, expected)) == -1;
-}
-
 EK_INLINE M greater(F a, F b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
 EK_INLINE int count(M m) { return __builtin_popcount(static_cast<unsigned>(_mm256_movemask_ps(m.v))); }
 

@@ -168,12 +168,6 @@ EK_INLINE void store_quads(Half* p, int64_t step, F v) {
 
 EK_INLINE F pick(F low, F high, I index) { return _mm512_permutex2var_ps(low.v, index.v, high.v); }
 
-EK_INLINE bool consecutive(I index) {
-  const __m512i first = _mm512_broadcastd_epi32(_mm512_castsi512_si128(index.v));
-  const __m512i expected = _mm512_add_epi32(first, int_iota().v);
-  return _mm512_cmpeq_epi32_mask(index.v, expected) == 0xffff;
-}
-
 EK_INLINE M greater(F a, F b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
 EK_INLINE int count(M m) { return __builtin_popcount(m); }
 

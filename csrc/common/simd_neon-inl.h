@@ -186,11 +186,6 @@ EK_INLINE F pick(F low, F high, I index) {
   return vreinterpretq_f32_u8(vqtbl2q_u8(table, vreinterpretq_u8_s32(bytes)));
 }
 
-EK_INLINE bool consecutive(I index) {
-  const int32x4_t expected = vaddq_s32(vdupq_laneq_s32(index.v, 0), int_iota().v);
-  return vminvq_u32(vceqq_s32(index.v, expected)) != 0;
-}
-
 EK_INLINE M greater(F a, F b) { return {vcgtq_f32(a.v, b.v)}; }
 EK_INLINE int count(M m) { return static_cast<int>(vaddvq_u32(vshrq_n_u32(m.v, 31))); }
 

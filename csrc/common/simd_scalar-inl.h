@@ -80,8 +80,6 @@ EK_INLINE void gather_pairs(const int16_t* base, const int32_t* index, F& first,
   first = static_cast<F>(base[*index]);
   second = static_cast<F>(base[*index + 1]);
 }
-// Whether the lanes are k, k + 1, k + 2 ...
-EK_INLINE bool consecutive(I) { return true; }
 // Lane `index` of the 2 * kLanes lanes of both.
 EK_INLINE F pick(F low, F high, I index) { return index == 0 ? low : high; }
 

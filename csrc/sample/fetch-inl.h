@@ -76,16 +76,28 @@ EK_INLINE F mapped_cell(const T* image, const Block& block, int at) {
   return blend(plane(offset(0, 0)), plane(offset(0, 1)), weight(0));
 }
 
+// Samples of channels `step` voxels apart.
+template <int kDims, int kChannels, class T>
+EK_INLINE void linear_samples(const SamplePlan& plan, const T* image, int64_t step, const Block& block,
+                              int at, F* value) {
+  const Access access = block.access[at / kLanes];
+  if (access == Access::kPairs) {
+    EK_UNROLL
+    for (int c = 0; c < kChannels; ++c)
+      value[c] = cell<kDims, Access::kPairs>(plan, image + c * step, block, at);
+  } else if (access == Access::kSingle) {
+    for (int c = 0; c < kChannels; ++c)
+      value[c] = cell<kDims, Access::kSingle>(plan, image + c * step, block, at);
+  } else {
+    for (int c = 0; c < kChannels; ++c) value[c] = mapped_cell<kDims>(image + c * step, block, at);
+  }
+}
+
 template <int kDims, class T>
 EK_INLINE F linear_sample(const SamplePlan& plan, const T* image, const Block& block, int at) {
-  switch (block.access[at / kLanes]) {
-    case Access::kPairs:
-      return cell<kDims, Access::kPairs>(plan, image, block, at);
-    case Access::kSingle:
-      return cell<kDims, Access::kSingle>(plan, image, block, at);
-    default:
-      return mapped_cell<kDims>(image, block, at);
-  }
+  F value;
+  linear_samples<kDims, 1>(plan, image, 0, block, at, &value);
+  return value;
 }
 
 template <class T>
@@ -117,30 +129,48 @@ EK_INLINE F cubic_sample(const T* image, const Block& block, int at) {
   return total;
 }
 
-template <class T, int kDims, int kOrder, Finish kFinish>
-EK_HD void fetch(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block) {
+// Writes channels [c, c + kChannels). Nothing is stored before all of them are fetched: indices and weights
+// stay in registers, and no load waits for a store that is a whole number of pages away.
+template <class T, int kDims, int kOrder, Finish kFinish, int kChannels>
+EK_INLINE void fetch_channels(const SamplePlan& plan, const Row& row, int64_t x, int count,
+                              const Block& block, int64_t c) {
   const Sample& args = plan.args;
   const int64_t image_voxels = args.image.voxels(), out_voxels = args.out.voxels();
-  const T* image = args.image.as<const T>() + row.n * args.image.c * image_voxels;
-  const int64_t first = row.n * args.image.c * out_voxels + row.first + x;
-  for (int64_t c = 0; c < args.image.c; ++c, image += image_voxels) {
-    T* out = args.out.as<T>() + first + c * out_voxels;
-    const float* flow = args.coordinates.as<const float>() + first + c * out_voxels;
-    each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
-      F value;
-      if constexpr (kOrder == 0) {
-        value = nearest_sample(image, block, at);
-      } else if constexpr (kOrder == 1) {
-        value = linear_sample<kDims>(plan, image, block, at);
-      } else {
-        value = cubic_sample<kDims>(image, block, at);
+  const T* image = args.image.as<const T>() + (row.n * args.image.c + c) * image_voxels;
+  const int64_t first = (row.n * args.image.c + c) * out_voxels + row.first + x;
+  T* out = args.out.as<T>() + first;
+  const float* flow = args.coordinates.as<const float>() + first;
+  each_vector(count, [&](int at, int lanes) __attribute__((always_inline)) {
+    F value[kChannels];
+    if constexpr (kOrder == 0) {
+      value[0] = nearest_sample(image, block, at);
+    } else if constexpr (kOrder == 1) {
+      linear_samples<kDims, kChannels>(plan, image, image_voxels, block, at, value);
+    } else {
+      value[0] = cubic_sample<kDims>(image, block, at);
+    }
+    if constexpr (kFinish == Finish::kAddFlow) {
+      EK_UNROLL
+      for (int i = 0; i < kChannels; ++i) {
+        const F displacement = load_some(flow + i * out_voxels + at, lanes);
+        value[i] = displacement * F(args.scale) + value[i] * F(args.scale);
       }
-      if constexpr (kFinish == Finish::kAddFlow) {
-        const F displacement = lanes == kLanes ? load(flow + at) : load_first(flow + at, lanes);
-        value = displacement * F(args.scale) + value * F(args.scale);
-      }
-      store_some(out + at, fit(out, value), lanes);
-    });
+    }
+    EK_UNROLL
+    for (int i = 0; i < kChannels; ++i) store_some(out + i * out_voxels + at, fit(out, value[i]), lanes);
+  });
+}
+
+template <class T, int kDims, int kOrder, Finish kFinish>
+EK_HD void fetch(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block) {
+  constexpr bool kGrouped = kOrder == 1 && kBlock > 1;  // a thread of a GPU has few registers
+  constexpr int kChannels = !kGrouped ? 1 : kFinish == Finish::kAddFlow ? kDims : 4;
+  const int64_t channels = plan.args.image.c;
+  int64_t c = 0;
+  for (; c + kChannels <= channels; c += kChannels)
+    fetch_channels<T, kDims, kOrder, kFinish, kChannels>(plan, row, x, count, block, c);
+  if constexpr (kChannels > 1 && kFinish == Finish::kStore) {
+    for (; c < channels; ++c) fetch_channels<T, kDims, kOrder, kFinish, 1>(plan, row, x, count, block, c);
   }
 }
 

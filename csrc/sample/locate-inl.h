@@ -42,12 +42,14 @@ struct Displacement {
 };
 
 // The lines of an image that a vector of cells touches. Hardware does not foresee them where the displacement
-// varies, so they are asked for while the block is placed. A device has other threads to do meanwhile.
+// varies, so they are asked for while the block is placed. Only those of the second plane: where
+// displacements are smooth, the plane before has asked for the first one's. A device has other threads to do
+// meanwhile.
 template <int kDims>
 struct Lines {
 #if !defined(EK_DEVICE)
   const char* image;
-  int64_t voxel, dy, dz;      // bytes
+  int64_t voxel, dy, ahead;   // bytes; the last one to the second plane
   int64_t channels, channel;  // how many lie apart, and how far
   int step;                   // lanes that share a line of the cache, as a rule
 
@@ -58,7 +60,7 @@ struct Lines {
     image = tensor.as<const char>() + row.n * tensor.c * tensor.voxels() * size;
     voxel = tensor.channels_last ? tensor.c * size : size;
     dy = plan.axis[1].stride * voxel;
-    dz = plan.axis[0].stride * voxel;
+    ahead = kDims == 3 ? plan.axis[0].stride * voxel : 0;
     channels = tensor.channels_last ? 1 : tensor.c < kMost ? tensor.c : kMost;
     channel = tensor.voxels() * size;
     step = voxel <= 8 ? 8 : voxel <= 16 ? 4 : 1;
@@ -68,12 +70,8 @@ struct Lines {
     for (int lane = 0; lane < kLanes; lane += step) {
       const char* corner = image + index[lane] * voxel;
       for (int64_t c = 0; c < channels; ++c, corner += channel) {
-        __builtin_prefetch(corner);
-        __builtin_prefetch(corner + dy);
-        if constexpr (kDims == 3) {
-          __builtin_prefetch(corner + dz);
-          __builtin_prefetch(corner + dz + dy);
-        }
+        __builtin_prefetch(corner + ahead);
+        __builtin_prefetch(corner + ahead + dy);
       }
     }
   }
