@@ -40,6 +40,10 @@ EK_HD EK_INLINE F sqrt_(F v) { return __builtin_sqrtf(v); }
 EK_HD EK_INLINE F abs_(F v) { return __builtin_fabsf(v); }
 // 2^exponent, for exponents from -126 to 127.
 EK_HD EK_INLINE F pow2(I exponent) { return bits_to_float(static_cast<uint32_t>(exponent + 127) << 23); }
+// value * 2^n, where n is what `bits` has as its last bits when it is read as an integer.
+EK_HD EK_INLINE F scale_by_last_bits(F value, F bits) {
+  return bits_to_float(float_to_bits(value) + (float_to_bits(bits) << 23));
+}
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
 EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }
