@@ -109,3 +109,15 @@ def filter_axis(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def bilateral(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    offsets: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float32],
+    guide: npt.NDArray[np.generic] | None = None,
+    *,
+    decay: float,
+    boundary: str = "mirror",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

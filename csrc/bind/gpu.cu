@@ -4,6 +4,8 @@
 
 #include "adjoint/adjoint.h"
 #include "adjoint/adjoint_cuda.h"
+#include "bilateral/bilateral.h"
+#include "bilateral/bilateral_cuda.h"
 #include "bind/gpu.h"
 #include "common/error.h"
 #include "filter/filter.h"
@@ -126,6 +128,19 @@ void jacobian_determinant(const JacobianDeterminant& args) {
   staging.output(call.out);
   staging.output(call.folding, args.flow.n * static_cast<int64_t>(sizeof(int64_t)));
   cuda::jacobian_determinant(call, kStream);
+  staging.finish();
+}
+
+void bilateral(const Bilateral& args) {
+  ek::check(args);
+  Staging staging;
+  Bilateral call = args;
+  staging.input(call.image);
+  staging.input(call.guide);
+  staging.input(call.offsets, args.pairs * 3 * static_cast<int64_t>(sizeof(int32_t)));
+  staging.input(call.weights, args.pairs * static_cast<int64_t>(sizeof(float)));
+  staging.output(call.out);
+  cuda::bilateral(call, kStream);
   staging.finish();
 }
 

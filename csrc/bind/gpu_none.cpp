@@ -8,6 +8,7 @@ namespace gpu {
 
 std::string missing() { return "this build has no CUDA: EDGEKIT_CUDA=1 pip install builds it where nvcc is"; }
 
+void bilateral(const Bilateral&) { throw Error(missing()); }
 void filter_axis(const AxisFilter&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }

@@ -16,6 +16,8 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.bilateral import bilateral
+from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -28,12 +30,14 @@ from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "bilateral",
     "compose",
     "folding_fraction",
     "grid_sample",
     "integrate_velocity",
     "invert",
     "jacobian_determinant",
+    "joint_bilateral",
     "native_status",
     "resample",
     "warp",

@@ -46,6 +46,8 @@ OPERATORS: Registry[Operator] = Registry(
         "invert": "edgekit.kernels.inverse:OPERATOR",
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
+        "bilateral": "edgekit.kernels.denoise.bilateral:OPERATOR",
+        "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
     },
 )
 
