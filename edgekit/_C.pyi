@@ -121,3 +121,14 @@ def bilateral(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def gaussian(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    along_z: npt.NDArray[np.float32],
+    along_y: npt.NDArray[np.float32],
+    along_x: npt.NDArray[np.float32],
+    *,
+    boundary: str = "mirror",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

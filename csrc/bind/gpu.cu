@@ -10,6 +10,8 @@
 #include "common/error.h"
 #include "filter/filter.h"
 #include "filter/filter_cuda.h"
+#include "gaussian/gaussian.h"
+#include "gaussian/gaussian_cuda.h"
 #include "gradient/gradient.h"
 #include "gradient/gradient_cuda.h"
 #include "inverse/inverse.h"
@@ -156,6 +158,24 @@ void filter_axis(const AxisFilter& args) {
   staging.input(call.weight, args.taps * column);
   staging.output(call.out, lines * args.out_size * size_of(args.out_type));
   cuda::filter_axis(call, kStream);
+  staging.finish();
+}
+
+void gaussian(const Gaussian& args) {
+  needs(args);  // refuses what is wrong; spares are made here
+  Staging staging;
+  Gaussian call = args;
+  staging.input(call.image);
+  for (int axis = 0; axis < 3; ++axis) {
+    staging.input(call.weights[axis], args.reach[axis] * static_cast<int64_t>(sizeof(float)));
+  }
+  staging.output(call.out);
+  for (int i = 0; i < spares(args); ++i) {
+    call.spares[i] = args.image;
+    call.spares[i].type = Type::kFloat32;
+    call.spares[i].data = staging.space(call.spares[i].bytes());
+  }
+  cuda::gaussian(call, kStream);
   staging.finish();
 }
 

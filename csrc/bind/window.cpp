@@ -2,11 +2,13 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <optional>
 
 #include "bilateral/bilateral.h"
 #include "bind/bind.h"
 #include "bind/gpu.h"
+#include "gaussian/gaussian.h"
 
 namespace ek {
 namespace bind {
@@ -47,6 +49,34 @@ void bilateral(const py::array& image, const py::array& out, const Offsets& offs
   run(ek::bilateral, gpu::bilateral, args, threads, isa);
 }
 
+void gaussian(const py::array& image, const py::array& out, const Weights& along_z, const Weights& along_y,
+              const Weights& along_x, const std::string& boundary, int threads, const std::string& isa) {
+  require(image.ndim() == out.ndim(), "image and out differ in rank");
+  Gaussian args;
+  args.image = tensor("image", image, Use::kRead);
+  args.out = tensor("out", out, Use::kWrite);
+  const Weights* weights[] = {&along_z, &along_y, &along_x};
+  for (int axis = 0; axis < 3; ++axis) {
+    require(weights[axis]->ndim() == 1, "weights must be lines");
+    args.weights[axis] = weights[axis]->data();
+    args.reach[axis] = weights[axis]->shape(0);
+  }
+  args.boundary = boundary_of(boundary);
+  const Memory memory = memory_for(needs(args), threads);
+  args.workspace = memory.workspace;
+  std::unique_ptr<float[]> spare;
+  if (isa != "cuda" && spares(args) > 0) {
+    const int64_t size = args.image.elements();
+    spare.reset(new float[static_cast<size_t>(size * spares(args))]);
+    for (int i = 0; i < 2; ++i) {
+      args.spares[i] = args.image;
+      args.spares[i].type = Type::kFloat32;
+      args.spares[i].data = spare.get() + i * size;
+    }
+  }
+  run(ek::gaussian, gpu::gaussian, args, threads, isa);
+}
+
 }  // namespace
 
 void add_window(py::module_& m) {
@@ -57,6 +87,10 @@ void add_window(py::module_& m) {
       py::arg("boundary") = "mirror", py::arg("threads") = 1, py::arg("isa") = "",
       "out[p] = image[p] + the mean of image[p + o] - image[p] over the offsets o and their opposites, each "
       "weighted by 2^(decay * (guide[p + o] - guide[p])^2) besides.");
+  m.def("gaussian", &gaussian, py::arg("image").noconvert(), py::arg("out").noconvert(),
+        py::arg("along_z").noconvert(), py::arg("along_y").noconvert(), py::arg("along_x").noconvert(),
+        py::kw_only(), py::arg("boundary") = "mirror", py::arg("threads") = 1, py::arg("isa") = "",
+        "Along each axis in turn, v + the sum over k of weights[k - 1] * (v[-k] + v[k] - 2 v).");
 }
 
 }  // namespace bind

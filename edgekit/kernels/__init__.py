@@ -17,6 +17,7 @@ from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.bilateral import bilateral
+from edgekit.kernels.denoise.gaussian import gaussian
 from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -33,6 +34,7 @@ __all__ = [
     "bilateral",
     "compose",
     "folding_fraction",
+    "gaussian",
     "grid_sample",
     "integrate_velocity",
     "invert",

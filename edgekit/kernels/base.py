@@ -48,6 +48,7 @@ OPERATORS: Registry[Operator] = Registry(
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "bilateral": "edgekit.kernels.denoise.bilateral:OPERATOR",
         "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
+        "gaussian": "edgekit.kernels.denoise.gaussian:OPERATOR",
     },
 )
 

@@ -5,6 +5,7 @@
 #include "adjoint/adjoint_plan.h"
 #include "bilateral/bilateral_plan.h"
 #include "filter/filter_plan.h"
+#include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
@@ -23,6 +24,7 @@ void as_device(const ek::Adjoint& args, bool forwards);
 void as_device(const ek::AxisFilter& args);
 void as_device(const ek::MovePoints& args);
 void as_device(const ek::Bilateral& args);
+void as_device(const ek::Gaussian& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>

@@ -5,6 +5,7 @@
 
 #include "bilateral/bilateral.h"
 #include "device.h"
+#include "gaussian/gaussian.h"
 #include "tensors.h"
 
 namespace test {
@@ -116,7 +117,60 @@ void bilateral(Source& source, Check& check) {
   if (bad) check.refuses();
 }
 
-const Register registered("bilateral", bilateral);
+void spoil(Source& source, ek::Gaussian& args) {
+  switch (source.below(4)) {
+    case 0:
+      args.out.h += 1;
+      break;
+    case 1:
+      args.out.type = args.out.type == ek::Type::kUint8 ? ek::Type::kFloat32 : ek::Type::kUint8;
+      break;
+    case 2:
+      args.reach[source.below(3)] = source.any({-1, 4097});
+      break;
+    default:
+      args.out.channels_last = true;
+  }
+}
+
+void gaussian(Source& source, Check& check) {
+  const int dims = static_cast<int>(source.any({3, 2}));
+  ek::Gaussian args;
+  const int64_t n = source.between(1, 2), c = source.between(1, 3);
+  args.image = shape(source, n, c, dims);
+  args.image.type = type(source);
+  args.out = args.image;
+  args.boundary = boundary(source);
+  for (int axis = 3 - dims; axis < 3; ++axis) args.reach[axis] = source.any({1, 0, 2, 3, 9, 40});
+  const Array<float> weights = floats(source, 40, 0.2f);
+  for (const float*& along : args.weights) along = weights.data();
+  const Stored image(source, args.image, 100.0f);
+  args.image.data = image.data();
+  const bool bad = source.one_in(12);
+  if (bad) spoil(source, args);
+  const int64_t skip = source.between(0, 3), workers = source.between(1, 4);
+  const ek::Tensor out = args.out;
+  check.all(
+      [&](Run& run) {
+        ek::Gaussian call = args;
+        call.out.data = output_like(run, out.type, out.elements(), skip);
+        std::vector<Array<float>> spare;
+        for (int i = 0; i < ek::spares(call); ++i) {
+          spare.emplace_back(args.image.elements(), 1);
+          call.spares[i] = args.image;
+          call.spares[i].type = ek::Type::kFloat32;
+          call.spares[i].data = spare.back().data();
+        }
+        if (run.as_device) return as_device(call);
+        const Memory memory(ek::needs(call), workers);
+        call.workspace = memory.workspace;
+        ek::gaussian(call, run.isa, run.parallel);
+      },
+      true);
+  if (bad) check.refuses();
+}
+
+const Register registered[] = {{"bilateral", bilateral}, {"gaussian", gaussian}};
 
 }  // namespace
 }  // namespace test
