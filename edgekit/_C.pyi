@@ -146,6 +146,17 @@ def median(
     out: npt.NDArray[np.generic],
     *,
     radius: int = 1,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def bilateral(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    offsets: npt.NDArray[np.int32],
+    weights: npt.NDArray[np.float32],
+    guide: npt.NDArray[np.generic] | None = None,
+    *,
+    decay: float,
     boundary: str = "mirror",
     threads: int = 1,
     isa: str = "",
@@ -183,6 +194,17 @@ def srad(
     iterations: int,
     time_step: float,
     decay: float,
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...
+def gaussian(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    along_z: npt.NDArray[np.float32],
+    along_y: npt.NDArray[np.float32],
+    along_x: npt.NDArray[np.float32],
+    *,
+    boundary: str = "mirror",
     threads: int = 1,
     isa: str = "",
 ) -> None: ...

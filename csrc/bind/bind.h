@@ -71,6 +71,7 @@ void add_nlm(py::module_& m);
 void add_registration(py::module_& m);
 void add_sample(py::module_& m);
 void add_stencil(py::module_& m);
+void add_window(py::module_& m);
 
 }  // namespace bind
 }  // namespace ek

@@ -4,12 +4,16 @@
 
 #include "adjoint/adjoint.h"
 #include "adjoint/adjoint_cuda.h"
+#include "bilateral/bilateral.h"
+#include "bilateral/bilateral_cuda.h"
 #include "bind/gpu.h"
 #include "common/error.h"
 #include "diffusion/diffusion.h"
 #include "diffusion/diffusion_cuda.h"
 #include "filter/filter.h"
 #include "filter/filter_cuda.h"
+#include "gaussian/gaussian.h"
+#include "gaussian/gaussian_cuda.h"
 #include "gradient/gradient.h"
 #include "gradient/gradient_cuda.h"
 #include "inverse/inverse.h"
@@ -146,6 +150,16 @@ void median(const Median& args) {
   staging.input(call.image);
   staging.output(call.out);
   cuda::median(call, kStream);
+void bilateral(const Bilateral& args) {
+  ek::check(args);
+  Staging staging;
+  Bilateral call = args;
+  staging.input(call.image);
+  staging.input(call.guide);
+  staging.input(call.offsets, args.pairs * 3 * static_cast<int64_t>(sizeof(int32_t)));
+  staging.input(call.weights, args.pairs * static_cast<int64_t>(sizeof(float)));
+  staging.output(call.out);
+  cuda::bilateral(call, kStream);
   staging.finish();
 }
 
@@ -193,6 +207,21 @@ void filter_axes(const FilterChain& args) {
     from = filter.out;
     type = filter.out_type;
   }
+void gaussian(const Gaussian& args) {
+  needs(args);  // refuses what is wrong; spares are made here
+  Staging staging;
+  Gaussian call = args;
+  staging.input(call.image);
+  for (int axis = 0; axis < 3; ++axis) {
+    staging.input(call.weights[axis], args.reach[axis] * static_cast<int64_t>(sizeof(float)));
+  }
+  staging.output(call.out);
+  for (int i = 0; i < spares(args); ++i) {
+    call.spares[i] = args.image;
+    call.spares[i].type = Type::kFloat32;
+    call.spares[i].data = staging.space(call.spares[i].bytes());
+  }
+  cuda::gaussian(call, kStream);
   staging.finish();
 }
 

@@ -7,7 +7,9 @@
 
 #include "adjoint/adjoint_plan.h"
 #include "diffusion/diffusion_plan.h"
+#include "bilateral/bilateral_plan.h"
 #include "filter/filter_plan.h"
+#include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
@@ -28,7 +30,9 @@ std::string missing();
 // Each throws Error for bad arguments or without a GPU, and cuda::CudaError if the device fails.
 void filter_axes(const FilterChain& args);
 void anisotropic_diffusion(const Diffusion& args);
+void bilateral(const Bilateral& args);
 void filter_axis(const AxisFilter& args);
+void gaussian(const Gaussian& args);
 // exp(velocity) in `steps` compositions, without a copy between them: planar float32 fields of one shape.
 void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary);
 void invert(const Inverse& args);

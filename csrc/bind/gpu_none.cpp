@@ -10,7 +10,9 @@ std::string missing() { return "this build has no CUDA: EDGEKIT_CUDA=1 pip insta
 
 void filter_axes(const FilterChain&) { throw Error(missing()); }
 void anisotropic_diffusion(const Diffusion&) { throw Error(missing()); }
+void bilateral(const Bilateral&) { throw Error(missing()); }
 void filter_axis(const AxisFilter&) { throw Error(missing()); }
+void gaussian(const Gaussian&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }

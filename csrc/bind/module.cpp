@@ -33,4 +33,5 @@ PYBIND11_MODULE(_C, m) {
   ek::bind::add_registration(m);
   ek::bind::add_sample(m);
   ek::bind::add_stencil(m);
+  ek::bind::add_window(m);
 }

@@ -44,6 +44,10 @@ EK_HD EK_INLINE F pow2(I exponent) { return bits_to_float(static_cast<uint32_t>(
 // kExponents and what is no whole number is rounded to one.
 constexpr float kExponents = 12583039.0f;  // 1.5 * 2^23 + 127: its low bits are the exponent's
 EK_HD EK_INLINE F pow2_of(F exponent) { return bits_to_float(float_to_bits(exponent) << 23); }
+// value * 2^n, where n is what `bits` has as its last bits when it is read as an integer.
+EK_HD EK_INLINE F scale_by_last_bits(F value, F bits) {
+  return bits_to_float(float_to_bits(value) + (float_to_bits(bits) << 23));
+}
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
 EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }

@@ -25,6 +25,9 @@ from edgekit.kernels.denoise.srad import srad
 from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
+from edgekit.kernels.denoise.bilateral import bilateral
+from edgekit.kernels.denoise.gaussian import gaussian
+from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -38,14 +41,17 @@ from edgekit.kernels.warp import warp
 __all__ = [
     "NativeStatus",
     "anisotropic_diffusion",
+    "bilateral",
     "compose",
     "estimate_noise",
     "folding_fraction",
+    "gaussian",
     "grid_sample",
     "integrate_velocity",
     "invert",
     "jacobian_determinant",
     "median",
+    "joint_bilateral",
     "native_status",
     "non_local_means",
     "obnlm",

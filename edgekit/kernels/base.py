@@ -52,6 +52,9 @@ OPERATORS: Registry[Operator] = Registry(
         "total_variation": "edgekit.kernels.denoise.total_variation:OPERATOR",
         "non_local_means": "edgekit.kernels.denoise.non_local_means:OPERATOR",
         "obnlm": "edgekit.kernels.denoise.obnlm:OPERATOR",
+        "bilateral": "edgekit.kernels.denoise.bilateral:OPERATOR",
+        "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
+        "gaussian": "edgekit.kernels.denoise.gaussian:OPERATOR",
     },
 )
 

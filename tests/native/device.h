@@ -4,7 +4,9 @@
 
 #include "adjoint/adjoint_plan.h"
 #include "diffusion/diffusion_plan.h"
+#include "bilateral/bilateral_plan.h"
 #include "filter/filter_plan.h"
+#include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
@@ -31,6 +33,8 @@ void as_device(const ek::NonLocalMeans& args);
 void as_device(const ek::TotalVariation& args);
 void as_device(const ek::Diffusion& args);
 void as_device(const ek::Srad& args);
+void as_device(const ek::Bilateral& args);
+void as_device(const ek::Gaussian& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgekit.errors import KernelError
 from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_number, check_output
+from edgekit.kernels.base import Doubles, as_doubles
+from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_output
+from edgekit.kernels.interpolation import OUTSIDE, extend
 from edgekit.spec import Array
 
 SPATIAL_NDIMS = (2, 3)
@@ -56,6 +59,27 @@ def as_batch(array: Array, spatial_ndim: int | None) -> Array:
 def check_result(out: object, image: Array, *, where: str) -> Array:
     """The array to write to, shaped and typed like the image: ``out`` if it fits, else a new one."""
     return check_output(out, image, (image,), where=where)
+
+
+def surrounded(image: Array, reach: Sequence[int], boundary: str) -> Doubles:
+    """An image [N, C, ...] in float64 with ``reach`` more voxels on both sides of every axis of its grid."""
+    around = as_doubles(image)
+    for axis, more in enumerate(reach, 2):
+        size = image.shape[axis]
+        index = extend(np.arange(-more, size + more), size, boundary)
+        around = np.take(around, np.maximum(index, 0), axis=axis)
+        outside = [slice(None)] * around.ndim
+        outside[axis] = index == OUTSIDE
+        around[tuple(outside)] = 0
+    return around
+
+
+def shifted(around: Doubles, reach: Sequence[int], offset: Sequence[int]) -> Doubles:
+    """What :func:`surrounded` returns, seen from every voxel of the image at an offset."""
+    window = [slice(None), slice(None)]
+    for more, step, size in zip(reach, offset, around.shape[2:], strict=True):
+        window.append(slice(more + step, size - more + step))
+    return np.asarray(around[tuple(window)])
 
 
 # Lengths around 4, 8 and 16 lanes, one-voxel axes and odd primes; the last of each rank takes several tasks.
