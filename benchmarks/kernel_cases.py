@@ -151,6 +151,10 @@ def bands(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
         levels = 40 + 60 * (np.indices(grid).sum(0) // 25 % 3)
         image = levels + 20 * np.random.default_rng(5).standard_normal(grid)
         return (np.clip(image, 0, 255).astype(dtype)[None, None],)
+
+    return make
+
+
 def denoised_image(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]]:
     """Regions a few voxels wide, of 100 and 200, with noise."""
 
@@ -164,6 +168,8 @@ def denoised_image(dtype: str = "float32") -> Callable[[Grid], tuple[Array, ...]
 def neighbours(patch: int, search: int, dims: int, **others: Any) -> Options:
     """Of the noise in :func:`bands`."""
     return {"sigma": 20.0, "patch_radius": patch, "search_radius": search, "spatial_ndim": dims, **others}
+
+
 def variation(dims: int, iterations: int, method: str = "chambolle") -> Options:
     return {
         "weight": 20.0,
@@ -243,7 +249,9 @@ CASES = (
     Case("total_variation", "20 iterations", CUBE, denoised_image(), variation(3, 20)),
     Case("total_variation", "20, primal-dual", CUBE, denoised_image(), variation(3, 20, "primal_dual")),
     Case("anisotropic_diffusion", "gradient", CUBE, denoised_image(), diffusion(3, "gradient")),
-    Case("anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)),
+    Case(
+        "anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)
+    ),
     Case("anisotropic_diffusion", "curvature", CUBE, denoised_image(), diffusion(3, "curvature")),
     Case("anisotropic_diffusion", "gradient", SQUARE, denoised_image(), diffusion(2, "gradient")),
     Case("srad", "", SQUARE, denoised_image(), speckle(2)),

@@ -34,7 +34,7 @@ class Goal:
 
 
 _FULL = "160x192x160"
-_PLANAR, _SKIMAGE = ("5x5 in 11x11", "7x7 in 21x21"), "scikit-image denoise_nl_means"
+_PLANAR, _SKIMAGE = ("5x5 in 11x11", "7x7 in 21x21"), "scikit-image"
 
 GOALS = (
     Goal("warp", _FULL, "torch layer", 16),

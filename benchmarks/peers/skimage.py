@@ -1,4 +1,3 @@
-"""scikit-image's restoration, which uses one thread."""
 """scikit-image, which uses one thread."""
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ def non_local_means(task: Task) -> Run | None:
         )
 
     return Run(call, lambda out: out[None, None], "weights below exp(-5) are dropped")
+
+
 def total_variation(task: Task) -> Run | None:
     from skimage.restoration import denoise_tv_chambolle
 
@@ -48,12 +49,9 @@ def total_variation(task: Task) -> Run | None:
 
 PEERS = (
     Peer(
-        "scikit-image denoise_nl_means",
-        {"scikit-image": "skimage"},
-        {"non_local_means": non_local_means},
         "scikit-image",
         {"scikit-image": "skimage"},
-        {"total_variation": total_variation},
+        {"non_local_means": non_local_means, "total_variation": total_variation},
         threads=False,
     ),
 )

@@ -78,6 +78,7 @@ EK_INLINE F pow2(I exponent) {
 constexpr float kExponents = 12583039.0f;
 EK_INLINE F pow2_of(F exponent) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(exponent.v), 23));
+}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const __m256i turns = _mm256_slli_epi32(_mm256_castps_si256(bits.v), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value.v), turns));

@@ -76,6 +76,7 @@ EK_INLINE F pow2(I exponent) {
 constexpr float kExponents = 12583039.0f;
 EK_INLINE F pow2_of(F exponent) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(exponent.v), 23));
+}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const __m512i turns = _mm512_slli_epi32(_mm512_castps_si512(bits.v), 23);
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value.v), turns));

@@ -92,6 +92,7 @@ EK_INLINE F pow2(I exponent) {
 constexpr float kExponents = 12583039.0f;
 EK_INLINE F pow2_of(F exponent) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(exponent.v), 23));
+}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const int32x4_t turns = vshlq_n_s32(vreinterpretq_s32_f32(bits.v), 23);
   return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(value.v), turns));

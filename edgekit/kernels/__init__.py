@@ -16,18 +16,16 @@ from __future__ import annotations
 from edgekit.kernels.adjoint import warp_adjoint
 from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
+from edgekit.kernels.denoise.bilateral import bilateral
 from edgekit.kernels.denoise.diffusion import anisotropic_diffusion
+from edgekit.kernels.denoise.gaussian import gaussian
+from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.denoise.srad import srad
 from edgekit.kernels.denoise.total_variation import total_variation
-from edgekit.kernels.denoise.non_local_means import non_local_means
-from edgekit.kernels.denoise.obnlm import obnlm
-from edgekit.kernels.denoise.bilateral import bilateral
-from edgekit.kernels.denoise.gaussian import gaussian
-from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -50,8 +48,8 @@ __all__ = [
     "integrate_velocity",
     "invert",
     "jacobian_determinant",
-    "median",
     "joint_bilateral",
+    "median",
     "native_status",
     "non_local_means",
     "obnlm",

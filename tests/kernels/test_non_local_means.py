@@ -54,9 +54,6 @@ def test_noise_is_removed_and_edges_stay(method):
 
 def test_more_strength_is_smoother():
     image = noisy((50, 60))
-    rough = [
-        np.diff(non_local_means(image, sigma=SIGMA, strength=s)).std() for s in (0.1, 0.5, 1.0, 2.0, 8.0)
-    ]
     smooth = [non_local_means(image, sigma=SIGMA, strength=s) for s in (0.1, 0.5, 1.0, 2.0, 8.0)]
     rough = [np.diff(each).std() for each in smooth]
     assert rough == sorted(rough, reverse=True) and rough[0] > 1.5 * rough[-1]
@@ -230,9 +227,6 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
-)
 @pytest.mark.parametrize(("name", "value"), [(name, each) for name, bad in BAD.items() for each in bad])
 def test_bad_options_are_refused(name, value):
     with pytest.raises(KernelError, match=name) as caught:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import KernelError
-from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_number, check_output
 from edgekit.kernels.base import Doubles, as_doubles
-from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_output
+from edgekit.kernels.checks import IMAGES, check_choice, check_input, check_number, check_output
 from edgekit.kernels.interpolation import OUTSIDE, extend
 from edgekit.spec import Array
 

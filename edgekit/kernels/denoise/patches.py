@@ -127,11 +127,6 @@ class _Surroundings:
 
     def at(self, places: Sequence[range], shift: Sequence[int]) -> Doubles:
         """Voxels at places along each axis, all shifted; they may be outside."""
-        moved = [
-            (p.start + s + self.around, p.stop + s + self.around) for p, s in zip(places, shift, strict=True)
-        ]
-        steps = [place.step for place in places]
-        return self.values[(..., *(slice(*ends, step) for ends, step in zip(moved, steps, strict=True)))]
         index: list[Any] = [slice(None), slice(None)]
         for place, by in zip(places, shift, strict=True):
             index.append(slice(place.start + by + self.around, place.stop + by + self.around, place.step))

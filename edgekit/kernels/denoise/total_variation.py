@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.errors import KernelError
 from edgekit.kernels.base import Case, Doubles, Operator, as_doubles
 from edgekit.kernels.checks import check_choice, check_flag, check_integer, check_number, check_threads
 from edgekit.kernels.denoise.images import (

@@ -55,9 +55,6 @@ def _run(
         values = around * around if rician else around
         scales = np.minimum(np.float32(1) / (np.float32(strength) * sigmas) ** 2, np.float32(3e38))
         scales /= np.float32((2 * patch_radius + 1) ** (3 if volume else 2))
-        inverses = (
-            ONE / np.maximum(np.float32(floor), around) if floor else np.empty((0, 0, 0, 0), np.float32)
-        )
         inverses = ONE / np.maximum(np.float32(floor), around) if floor else around[:0]
     scales = _padded(scales, reaches, "edge" if boundary == "zero" else boundary)
     bias = np.float32(0.0 if floor else 2.0 / strength**2)
@@ -147,10 +144,6 @@ def _rows(
                         continue
                     offset = (o_z, o_y, o_x)
                     _squares(image, inverses, m, at_z, at_y, at_x - r, offset, radii, width + 2 * r, sums)
-                    here, there = (
-                        values[m, at_z, at_y, at_x:],
-                        values[m, at_z + o_z, at_y + o_y, at_x + o_x :],
-                    )
                     here = values[m, at_z, at_y, at_x:]
                     there = values[m, at_z + o_z, at_y + o_y, at_x + o_x :]
                     scale = scales[m, at_z, at_y, at_x:]
