@@ -18,6 +18,7 @@ from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
+from edgekit.kernels.denoise.temporal import TemporalDenoiser, temporal_denoise
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
 from edgekit.kernels.integrate import integrate_velocity
@@ -30,6 +31,7 @@ from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "TemporalDenoiser",
     "compose",
     "estimate_noise",
     "folding_fraction",
@@ -40,6 +42,7 @@ __all__ = [
     "median",
     "native_status",
     "resample",
+    "temporal_denoise",
     "warp",
     "warp_adjoint",
     "warp_gradient",

@@ -47,6 +47,7 @@ OPERATORS: Registry[Operator] = Registry(
         "integrate_velocity": "edgekit.kernels.integrate:OPERATOR",
         "jacobian_determinant": "edgekit.kernels.jacobian:OPERATOR",
         "median": "edgekit.kernels.denoise.median:OPERATOR",
+        "temporal_denoise": "edgekit.kernels.denoise.temporal:OPERATOR",
     },
 )
 
