@@ -42,7 +42,10 @@ class _Level:
         """Find the slope of the current frame, and its damped structure tensor."""
         slope, products, tensor, now = self.slope, self.products, self.tensor, self.current
         np.subtract(now[2:], now[:-2], out=slope[0, 1:-1])
-        np.subtract(now[:, 2:], now[:, :-2], out=slope[1, :, 1:-1])
+        # As one line, whose ends of rows are then made 0: for lines apart NumPy takes memory.
+        line = now.reshape(-1)
+        np.subtract(line[2:], line[:-2], out=slope[1].reshape(-1)[1:-1])
+        slope[1, :, 0] = slope[1, :, -1] = 0
         np.multiply(slope, np.float32(0.5), out=slope)
         np.clip(slope, -LIMIT, LIMIT, out=slope)
         np.multiply(slope[0], slope[0], out=products[0])
@@ -63,13 +66,14 @@ class _Level:
         kernels.warp(self.reference[None, None], self.flow, self.warped, 1)
         np.subtract(self.warped[0, 0], self.current, out=spare)
         np.clip(spare, -LIMIT, LIMIT, out=spare)
-        np.multiply(self.slope, spare, out=step)
+        for row in (0, 1):  # by itself: to stretch an operand NumPy takes memory
+            np.multiply(self.slope[row], spare, out=step[row])
         self.smooth_two(kernels, step, right)
         for row in (0, 1):  # Cramer's rule
             np.multiply(tensor[2 - 2 * row], right[row], out=step[row])
             np.multiply(tensor[1], right[1 - row], out=spare)
             np.subtract(step[row], spare, out=step[row])
-        np.multiply(step, self.inverse, out=step)
+            np.multiply(step[row], self.inverse, out=step[row])
         np.clip(step, -LONGEST_STEP, LONGEST_STEP, out=step)
         np.subtract(self.flow[0], step, out=self.flow[0])
 
