@@ -43,7 +43,9 @@ struct MedianRows {
 
 template <class Net, int kBegin, int kEnd>
 EK_INLINE void store_ranks(const F* v, float* to) {
-  if constexpr (kEnd - kBegin > 1) {
+  if constexpr (!kStraight) {
+    for (int i = kBegin; i < kEnd; ++i) store(to + i * kMedianPitch, v[Net::network.rank[i]]);
+  } else if constexpr (kEnd - kBegin > 1) {
     constexpr int middle = (kBegin + kEnd) / 2;
     store_ranks<Net, kBegin, middle>(v, to);
     store_ranks<Net, middle, kEnd>(v, to);

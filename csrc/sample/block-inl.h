@@ -49,19 +49,6 @@ using Locate = void (*)(const SamplePlan& plan, const Row& row, int64_t x, int c
 // Writes these voxels of the output, all channels.
 using Fetch = void (*)(const SamplePlan& plan, const Row& row, int64_t x, int count, const Block& block);
 
-// The lanes of a load that is narrower than a vector, the rest 0.
-template <class T>
-EK_INLINE F load_some(const T* p, int count) {
-  if (count == kLanes) return load(p);
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return load_first(p, count);
-  } else {
-    T lanes[kLanes] = {};
-    for (int i = 0; i < count; ++i) lanes[i] = p[i];
-    return load(lanes);
-  }
-}
-
 // Calls lanes(at, count) for every full vector of a block, then for what remains.
 template <class Lanes>
 EK_INLINE void each_vector(int count, const Lanes& lanes) {

@@ -25,6 +25,7 @@ from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.denoise.srad import srad
+from edgekit.kernels.denoise.temporal import TemporalDenoiser, temporal_denoise
 from edgekit.kernels.denoise.total_variation import total_variation
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -38,6 +39,7 @@ from edgekit.kernels.warp import warp
 
 __all__ = [
     "NativeStatus",
+    "TemporalDenoiser",
     "anisotropic_diffusion",
     "bilateral",
     "compose",
@@ -55,6 +57,7 @@ __all__ = [
     "obnlm",
     "resample",
     "srad",
+    "temporal_denoise",
     "total_variation",
     "warp",
     "warp_adjoint",

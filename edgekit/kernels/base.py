@@ -55,6 +55,7 @@ OPERATORS: Registry[Operator] = Registry(
         "bilateral": "edgekit.kernels.denoise.bilateral:OPERATOR",
         "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
         "gaussian": "edgekit.kernels.denoise.gaussian:OPERATOR",
+        "temporal_denoise": "edgekit.kernels.denoise.temporal:OPERATOR",
     },
 )
 
