@@ -49,9 +49,10 @@ struct Rows {
   const float* row[kRadius ? 2 * kRadius + 1 : 2 * kMaxPatchRadius + 1];
   int count;
 
-  EK_MEMBER F sum(int64_t x) const {
+  // Of all but the last.
+  EK_MEMBER F sum_before(int64_t x) const {
     F sum = load(row[0] + x);
-    for (int k = 1; k < (kRadius ? 2 * kRadius + 1 : count); ++k) sum = sum + load(row[k] + x);
+    for (int k = 1; k < (kRadius ? 2 * kRadius : count - 1); ++k) sum = sum + load(row[k] + x);
     return sum;
   }
   // Leaves the first out, and takes in another.
@@ -61,24 +62,11 @@ struct Rows {
   }
 };
 
-template <int kRadius>
-void add_rows(const Rows<kRadius> rows, float* to, int64_t begin, int64_t end) {
-  for (int64_t x = begin; x < end; x += kLanes) store(to + x, rows.sum(x));
-}
-
-// The sums along x of the squared differences of a row.
-template <int kRadius>
-void sum_line(const float* here, const float* there, float* squared, int any_radius, float* to, int64_t begin,
-              int64_t end) {
-  const int radius = kRadius ? kRadius : any_radius;
-  for (int64_t x = floor_lanes(begin - radius); x < end + radius; x += kLanes) {
-    const F difference = load(there + x) - load(here + x);
-    store(squared + x, difference * difference);
-  }
+// The squared differences of a row.
+inline void square_line(const float* here, const float* there, float* to, int64_t begin, int64_t end) {
   for (int64_t x = begin; x < end; x += kLanes) {
-    F sum = load(squared + x - radius);
-    for (int k = 1 - radius; k <= radius; ++k) sum = sum + load(squared + x + k);
-    store(to + x, sum);
+    const F difference = load(there + x) - load(here + x);
+    store(to + x, difference * difference);
   }
 }
 
@@ -99,25 +87,48 @@ struct Pairs {
   }
 };
 
-// Lanes [begin, end): those inside [first, last) are of the tile, the others matter to p + o only.
-template <int kRadius, bool kMap>
-void add_pairs(const Pairs row, const Rows<kRadius> distances, F scale, F bias, int64_t begin, int64_t first,
-               int64_t last, int64_t end) {
+// How far the sums of a row can be taken: along x alone, along y as well, or to distances, in a plane or a
+// volume.
+enum class Stage : uint8_t { kLine, kPlane, kPairsOfPlane, kPairsOfVolume };
+
+// What is known of a row, the newest of the rows along y and of the planes being those to write.
+template <int kRadius>
+struct Sums {
+  const float* squared;
+  int radius;
+  Rows<kRadius> lines, planes;
+  float *line, *plane;
+};
+
+// Lanes [begin, end): pairs of those inside [first, last) are of the tile, the others matter to p + o only.
+template <int kRadius, Stage kStage, bool kMap>
+void add_row(const Sums<kRadius> sums, const Pairs pairs, F scale, F bias, int64_t begin, int64_t first,
+             int64_t last, int64_t end) {
   const auto weigh = [&](int64_t x) __attribute__((always_inline)) {
-    const F sum = distances.sum(x);
-    const F weight = weight_of(sum, kMap ? load(row.scales + x) : scale, bias);
-    store(row.weights_after + x, kMap ? weight_of(sum, load(row.scales_after + x), bias) : weight);
+    const int radius = kRadius ? kRadius : sums.radius;
+    F sum = load(sums.squared + x - radius);
+    for (int k = 1 - radius; k <= radius; ++k) sum = sum + load(sums.squared + x + k);
+    store(sums.line + x, sum);
+    if constexpr (kStage == Stage::kLine) return sum;
+    sum = sums.lines.sum_before(x) + sum;
+    if constexpr (kStage != Stage::kPairsOfPlane) store(sums.plane + x, sum);
+    if constexpr (kStage == Stage::kPlane) return sum;
+    if constexpr (kStage == Stage::kPairsOfVolume) sum = sums.planes.sum_before(x) + sum;
+    const F weight = weight_of(sum, kMap ? load(pairs.scales + x) : scale, bias);
+    store(pairs.weights_after + x, kMap ? weight_of(sum, load(pairs.scales_after + x), bias) : weight);
     return weight;
   };
   int64_t x = begin;
   for (; x < first; x += kLanes) weigh(x);
-  for (; x < last; x += kLanes) {
-    const F after = weigh(x), before = load(row.weights_before + x), value = load(row.here + x);
-    const F differences = load(row.differences + x) + before * (load(row.before + x) - value);
-    store(row.differences + x, differences + after * (load(row.after + x) - value));
-    store(row.weights + x, load(row.weights + x) + before + after);
+  if constexpr (kStage == Stage::kPairsOfPlane || kStage == Stage::kPairsOfVolume) {
+    for (; x < last; x += kLanes) {
+      const F after = weigh(x), before = load(pairs.weights_before + x), value = load(pairs.here + x);
+      const F differences = load(pairs.differences + x) + before * (load(pairs.before + x) - value);
+      store(pairs.differences + x, differences + after * (load(pairs.after + x) - value));
+      store(pairs.weights + x, load(pairs.weights + x) + before + after);
+    }
+    for (; x < end; x += kLanes) weigh(x);
   }
-  for (; x < end; x += kLanes) weigh(x);
 }
 
 // One offset of a tile.
@@ -145,61 +156,69 @@ struct Sweep {
     return pairs;
   }
 
-  EK_MEMBER void row_of_pairs(const Pairs& plane, int64_t z, int64_t y, const Rows<kRadius>& rows) const {
+  template <Stage kStage>
+  EK_MEMBER void row(const Sums<kRadius>& sums, const Pairs& plane, int64_t z, int64_t y) const {
     const bool here = at.inside(z, y), there = at.inside(z + o.z, y + o.y);
-    if (!here && !there) return;
-    const int64_t w = at.tile.w;
-    const int64_t begin = floor_lanes(there && (!here || o.x > 0) ? -o.x : 0);
-    const int64_t end = there && (!here || o.x < 0) ? w - o.x : w;
-    const int64_t first = here ? 0 : end, last = here ? w : 0;
+    if (!here && !there) {
+      constexpr Stage kRest = kStage == Stage::kPairsOfPlane ? Stage::kLine : Stage::kPlane;
+      return add_row<kRadius, kRest, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+    }
+    const int64_t first = here ? 0 : x_end, last = here ? at.tile.w : x_end;
     const Pairs pairs = plane.down(y * at.pitch, o.x);
     if (map) {
-      add_pairs<kRadius, true>(pairs, rows, scale, bias, begin, first, last, end);
+      add_row<kRadius, kStage, true>(sums, pairs, scale, bias, x_begin, first, last, x_end);
     } else {
-      add_pairs<kRadius, false>(pairs, rows, scale, bias, begin, first, last, end);
+      add_row<kRadius, kStage, false>(sums, pairs, scale, bias, x_begin, first, last, x_end);
     }
   }
 
-  // Calls each(y, rows) for all rows of p of a plane, with the sums along x whose sums along y they need.
-  template <class Each>
-  EK_MEMBER void lines(int64_t z, const Each& each) const {
-    const float *here = at.image + at.row(z, 0), *there = at.image + at.row(z + o.z, o.y) + o.x;
-    Rows<kRadius> rows;
-    rows.count = count;
-    for (int k = 0; k < count; ++k) rows.row[k] = at.lines + k * at.pitch + at.origin;
+  // A plane, from the squared differences on. Of a volume, its sums along y are kept; `complete` says that
+  // those of all planes around plane z are there.
+  EK_MEMBER void plane(int64_t newest, int64_t z, bool volume, bool complete, Sums<kRadius>& sums) const {
+    const float *here = at.image + at.row(newest, 0), *there = at.image + at.row(newest + o.z, o.y) + o.x;
+    const Pairs pairs = complete ? plane_of_pairs(z) : Pairs{};
     for (int64_t y = y_begin - radius; y < y_end + radius; ++y) {
-      float* line = const_cast<float*>(rows.row[0]);
-      sum_line<kRadius>(here + y * at.pitch, there + y * at.pitch, at.squared + at.origin, radius, line,
-                        x_begin, x_end);
-      rows.next(line);
-      if (y >= y_begin + radius) each(y - radius, rows);
+      square_line(here + y * at.pitch, there + y * at.pitch, at.squared + at.origin,
+                  floor_lanes(x_begin - radius), x_end + radius);
+      sums.line = const_cast<float*>(sums.lines.row[0]);
+      sums.lines.next(sums.line);
+      if (y < y_begin + radius) {
+        add_row<kRadius, Stage::kLine, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+        continue;
+      }
+      if (!volume) {
+        row<Stage::kPairsOfPlane>(sums, pairs, z, y - radius);
+        continue;
+      }
+      if (complete) {
+        row<Stage::kPairsOfVolume>(sums, pairs, z, y - radius);
+      } else {
+        add_row<kRadius, Stage::kPlane, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+      }
+      sums.plane += at.pitch;
+      for (int k = 0; k < count; ++k) sums.planes.row[k] += at.pitch;
     }
   }
 
-  EK_MEMBER void in_plane() const {
-    const Pairs pairs = plane_of_pairs(0);
-    lines(0, [&](int64_t y, const Rows<kRadius>& rows)
-                 __attribute__((always_inline)) { row_of_pairs(pairs, 0, y, rows); });
-  }
-
-  EK_MEMBER void in_volume() const {
-    const int64_t plane = (y_end - y_begin) * at.pitch;
-    Rows<kRadius> planes;
-    planes.count = count;
-    for (int k = 0; k < count; ++k) planes.row[k] = at.planes + k * plane + at.origin;
+  EK_MEMBER void operator()() const {
+    const bool volume = at.plan.args.dims == 3;
+    const int64_t plane_size = volume ? (y_end - y_begin) * at.pitch : 0;
+    Sums<kRadius> sums;
+    sums.squared = at.squared + at.origin;
+    sums.radius = radius;
+    sums.plane = nullptr;
+    sums.lines.count = sums.planes.count = count;
+    Rows<kRadius> planes = sums.planes;
+    for (int k = 0; k < count; ++k) {
+      sums.lines.row[k] = at.lines + k * at.pitch + at.origin;
+      sums.planes.row[k] = planes.row[k] = at.planes + k * plane_size + at.origin;
+    }
+    if (!volume) return plane(0, 0, false, true, sums);
     for (int64_t z = -o.z - radius; z < at.tile.d + radius; ++z) {
-      float* sums = const_cast<float*>(planes.row[0]);
-      planes.next(sums);
-      const bool complete = z >= radius - o.z;
-      const Pairs pairs = complete ? plane_of_pairs(z - radius) : Pairs{};
-      lines(z, [&](int64_t y, const Rows<kRadius>& rows) __attribute__((always_inline)) {
-        const int64_t row = (y - y_begin) * at.pitch;
-        add_rows<kRadius>(rows, sums + row, x_begin, x_end);
-        if (!complete) return;
-        Rows<kRadius> distances = planes;
-        for (int k = 0; k < count; ++k) distances.row[k] += row;
-        row_of_pairs(pairs, z - radius, y, distances);
-      });
+      sums.plane = const_cast<float*>(planes.row[0]);
+      planes.next(sums.plane);
+      sums.planes = planes;
+      plane(z, z - radius, true, z >= radius - o.z, sums);
     }
   }
 };
@@ -221,11 +240,7 @@ void add_offset(const Pointwise& at, const Offset& o, F scale, F bias) {
                                 at.tile.w + (o.x < 0 ? -o.x : 0),
                                 o.y > 0 ? -o.y : 0,
                                 at.tile.h + (o.y < 0 ? -o.y : 0)};
-  if (args.dims == 3) {
-    sweep.in_volume();
-  } else {
-    sweep.in_plane();
-  }
+  sweep();
 }
 
 template <int kRadius>
