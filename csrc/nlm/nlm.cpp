@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kLog2E = 1.4426950408889634;
 constexpr int64_t kMostLanes = 16;
+constexpr int64_t kTileVoxels = 65536;
 // Of a tile: blocks of a row, and what all blocks add up.
 constexpr int64_t kBlocks = 32, kSums = 65536;
 
@@ -19,9 +20,10 @@ int64_t parts(int64_t length, int64_t part) { return (length + part - 1) / part;
 // Tiles large enough that few pairs are met twice, by the tile of either end, and small enough for a
 // processor's second cache.
 void cut_pointwise(NlmPlan& plan) {
-  plan.w = plan.args.dims == 3 ? 128 : 512;
-  plan.h = 32;
-  plan.d = 16;
+  const bool volume = plan.args.dims == 3;
+  plan.w = std::min<int64_t>(plan.args.image.w, volume ? 128 : 512);
+  plan.h = volume ? 32 : 64;
+  plan.d = std::clamp<int64_t>(kTileVoxels / (plan.h * plan.w), 16, 32);
 }
 
 // Tiles begin with the centre of a block, and share the blocks at their ends with the next.

@@ -38,131 +38,209 @@ struct Pointwise {
   // Weights are kept until the row of p + o is reached.
   EK_MEMBER int64_t pair(const Offset& o, int64_t z, int64_t y) const {
     const int64_t reach_y = o.y > 0 ? o.y : -o.y, rows = tile.h + reach_y, above = o.y > 0 ? o.y : 0;
-    return ((z + 2 * o.z) % (o.z + 1) * rows + y + above) * pitch + origin;
+    return ((z + 2 * (o.z + 1)) % (o.z + 1) * rows + y + above) * pitch + origin;
   }
 };
 
-// kRadius is that of a patch, or 0 for any.
+// Rows whose sum is asked for, as many as a patch has. kRadius is that of a patch, or 0 for any. Kernels have
+// copies of their own: otherwise every store could change them.
 template <int kRadius>
-EK_INLINE F sum_of(const float* const* rows, int count, int64_t x) {
-  F sum = load(rows[0] + x);
-  for (int k = 1; k < (kRadius ? 2 * kRadius + 1 : count); ++k) sum = sum + load(rows[k] + x);
-  return sum;
+struct Rows {
+  const float* row[kRadius ? 2 * kRadius + 1 : 2 * kMaxPatchRadius + 1];
+  int count;
+
+  // Of all but the last.
+  EK_MEMBER F sum_before(int64_t x) const {
+    F sum = load(row[0] + x);
+    for (int k = 1; k < (kRadius ? 2 * kRadius : count - 1); ++k) sum = sum + load(row[k] + x);
+    return sum;
+  }
+  // Leaves the first out, and takes in another.
+  EK_MEMBER void next(const float* other) {
+    for (int k = 1; k < (kRadius ? 2 * kRadius + 1 : count); ++k) row[k - 1] = row[k];
+    row[(kRadius ? 2 * kRadius + 1 : count) - 1] = other;
+  }
+};
+
+// The squared differences of a row.
+inline void square_line(const float* here, const float* there, float* to, int64_t begin, int64_t end) {
+  for (int64_t x = begin; x < end; x += kLanes) {
+    const F difference = load(there + x) - load(here + x);
+    store(to + x, difference * difference);
+  }
 }
 
-template <int kRadius>
-void add_rows(const float* const* rows, int count, float* to, int64_t begin, int64_t end) {
-  for (int64_t x = begin; x < end; x += kLanes) store(to + x, sum_of<kRadius>(rows, count, x));
-}
-
-// What happens to a row of pairs (p, p + o).
+// What happens to a row of pairs (p, p + o), or to the first one of a plane.
 struct Pairs {
-  const float* distances[2 * kMaxPatchRadius + 1];  // rows whose sum it is
-  int rows;
   const float *before, *here, *after;  // values of p - o, of p, and of p + o
   const float *scales, *scales_after;  // of p, and of p + o, where there is a map
   const float* weights_before;         // of p for p - o
   float* weights_after;                // of p + o for p
   float *differences, *weights;        // the sums of p
+
+  EK_MEMBER Pairs down(int64_t step, int64_t x) const {
+    return {before + step - x,       here + step,
+            after + step + x,        scales + step,
+            scales_after + step + x, weights_before + step - x,
+            weights_after + step,    differences + step,
+            weights + step};
+  }
 };
 
-// Lanes [begin, end): those inside [first, last) are of the tile, the others matter to p + o only.
-template <int kRadius, bool kMap>
-void add_pairs(const Pairs& row, F scale, F bias, int64_t begin, int64_t first, int64_t last, int64_t end) {
+// How far the sums of a row can be taken: along x alone, along y as well, or to distances, in a plane or a
+// volume.
+enum class Stage : uint8_t { kLine, kPlane, kPairsOfPlane, kPairsOfVolume };
+
+// What is known of a row, the newest of the rows along y and of the planes being those to write.
+template <int kRadius>
+struct Sums {
+  const float* squared;
+  int radius;
+  Rows<kRadius> lines, planes;
+  float *line, *plane;
+};
+
+// Lanes [begin, end): pairs of those inside [first, last) are of the tile, the others matter to p + o only.
+template <int kRadius, Stage kStage, bool kMap>
+void add_row(const Sums<kRadius> sums, const Pairs pairs, F scale, F bias, int64_t begin, int64_t first,
+             int64_t last, int64_t end) {
   const auto weigh = [&](int64_t x) __attribute__((always_inline)) {
-    const F sum = sum_of<kRadius>(row.distances, row.rows, x);
-    const F weight = weight_of(sum, kMap ? load(row.scales + x) : scale, bias);
-    store(row.weights_after + x, kMap ? weight_of(sum, load(row.scales_after + x), bias) : weight);
+    const int radius = kRadius ? kRadius : sums.radius;
+    F sum = load(sums.squared + x - radius);
+    for (int k = 1 - radius; k <= radius; ++k) sum = sum + load(sums.squared + x + k);
+    store(sums.line + x, sum);
+    if constexpr (kStage == Stage::kLine) return sum;
+    sum = sums.lines.sum_before(x) + sum;
+    if constexpr (kStage != Stage::kPairsOfPlane) store(sums.plane + x, sum);
+    if constexpr (kStage == Stage::kPlane) return sum;
+    if constexpr (kStage == Stage::kPairsOfVolume) sum = sums.planes.sum_before(x) + sum;
+    const F weight = weight_of(sum, kMap ? load(pairs.scales + x) : scale, bias);
+    store(pairs.weights_after + x, kMap ? weight_of(sum, load(pairs.scales_after + x), bias) : weight);
     return weight;
   };
   int64_t x = begin;
   for (; x < first; x += kLanes) weigh(x);
-  for (; x < last; x += kLanes) {
-    const F after = weigh(x), before = load(row.weights_before + x), value = load(row.here + x);
-    const F differences = load(row.differences + x) + before * (load(row.before + x) - value);
-    store(row.differences + x, differences + after * (load(row.after + x) - value));
-    store(row.weights + x, load(row.weights + x) + before + after);
-  }
-  for (; x < end; x += kLanes) weigh(x);
-}
-
-template <int kRadius>
-void add_row_of_pairs(const Pointwise& at, const Offset& o, int64_t z, int64_t y, Pairs& pairs, F scale,
-                      F bias) {
-  const bool here = at.inside(z, y), there = at.inside(z + o.z, y + o.y);
-  if (!here && !there) return;
-  pairs.before = at.values + at.row(z - o.z, y - o.y) - o.x;
-  pairs.here = at.values + at.row(z, y);
-  pairs.after = at.values + at.row(z + o.z, y + o.y) + o.x;
-  pairs.scales = at.scales + at.row(z, y);
-  pairs.scales_after = at.scales + at.row(z + o.z, y + o.y) + o.x;
-  pairs.weights_after = at.pairs + at.pair(o, z, y);
-  pairs.weights_before = at.pairs + at.pair(o, z - o.z, y - o.y) - o.x;
-  const int64_t w = at.tile.w, sums = here ? at.sums(z, y) : 0;
-  pairs.differences = at.differences + sums, pairs.weights = at.weights + sums;
-  const int64_t begin = floor_lanes(there && (!here || o.x > 0) ? -o.x : 0);
-  const int64_t end = there && (!here || o.x < 0) ? w - o.x : w;
-  const int64_t first = here ? 0 : end, last = here ? w : 0;
-  if (has_map(at.plan)) {
-    add_pairs<kRadius, true>(pairs, scale, bias, begin, first, last, end);
-  } else {
-    add_pairs<kRadius, false>(pairs, scale, bias, begin, first, last, end);
+  if constexpr (kStage == Stage::kPairsOfPlane || kStage == Stage::kPairsOfVolume) {
+    for (; x < last; x += kLanes) {
+      const F after = weigh(x), before = load(pairs.weights_before + x), value = load(pairs.here + x);
+      const F differences = load(pairs.differences + x) + before * (load(pairs.before + x) - value);
+      store(pairs.differences + x, differences + after * (load(pairs.after + x) - value));
+      store(pairs.weights + x, load(pairs.weights + x) + before + after);
+    }
+    for (; x < end; x += kLanes) weigh(x);
   }
 }
 
-// The sums along x of the squared differences of a row.
+// One offset of a tile.
 template <int kRadius>
-void sum_line(const Pointwise& at, const Offset& o, int64_t z, int64_t y, int radius, int64_t begin,
-              int64_t end, float* to) {
-  const float *here = at.image + at.row(z, y), *there = at.image + at.row(z + o.z, y + o.y) + o.x;
-  float* squared = at.squared + at.origin;
-  for (int64_t x = floor_lanes(begin - radius); x < end + radius; x += kLanes) {
-    const F difference = load(there + x) - load(here + x);
-    store(squared + x, difference * difference);
+struct Sweep {
+  const Pointwise& at;
+  Offset o;
+  F scale, bias;
+  bool map;
+  int radius, count;
+  int64_t x_begin, x_end, y_begin, y_end;  // of p, where p or p + o is of the tile
+
+  // Of the first row of a plane. What is outside of the tile is not used.
+  EK_MEMBER Pairs plane_of_pairs(int64_t z) const {
+    Pairs pairs;
+    pairs.before = at.values + at.row(z - o.z, -o.y);
+    pairs.here = at.values + at.row(z, 0);
+    pairs.after = at.values + at.row(z + o.z, o.y);
+    pairs.scales = at.scales + at.row(z, 0);
+    pairs.scales_after = at.scales + at.row(z + o.z, o.y);
+    pairs.weights_before = at.pairs + at.pair(o, z - o.z, -o.y);
+    pairs.weights_after = at.pairs + at.pair(o, z, 0);
+    pairs.differences = at.differences + at.sums(z, 0);
+    pairs.weights = at.weights + at.sums(z, 0);
+    return pairs;
   }
-  const float* rows[2 * kMaxPatchRadius + 1];
-  for (int k = 0; k <= 2 * radius; ++k) rows[k] = squared + k - radius;
-  add_rows<kRadius>(rows, 2 * radius + 1, to, begin, end);
-}
+
+  template <Stage kStage>
+  EK_MEMBER void row(const Sums<kRadius>& sums, const Pairs& plane, int64_t z, int64_t y) const {
+    const bool here = at.inside(z, y), there = at.inside(z + o.z, y + o.y);
+    if (!here && !there) {
+      constexpr Stage kRest = kStage == Stage::kPairsOfPlane ? Stage::kLine : Stage::kPlane;
+      return add_row<kRadius, kRest, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+    }
+    const int64_t first = here ? 0 : x_end, last = here ? at.tile.w : x_end;
+    const Pairs pairs = plane.down(y * at.pitch, o.x);
+    if (map) {
+      add_row<kRadius, kStage, true>(sums, pairs, scale, bias, x_begin, first, last, x_end);
+    } else {
+      add_row<kRadius, kStage, false>(sums, pairs, scale, bias, x_begin, first, last, x_end);
+    }
+  }
+
+  // A plane, from the squared differences on. Of a volume, its sums along y are kept; `complete` says that
+  // those of all planes around plane z are there.
+  EK_MEMBER void plane(int64_t newest, int64_t z, bool volume, bool complete, Sums<kRadius>& sums) const {
+    const float *here = at.image + at.row(newest, 0), *there = at.image + at.row(newest + o.z, o.y) + o.x;
+    const Pairs pairs = complete ? plane_of_pairs(z) : Pairs{};
+    for (int64_t y = y_begin - radius; y < y_end + radius; ++y) {
+      square_line(here + y * at.pitch, there + y * at.pitch, at.squared + at.origin,
+                  floor_lanes(x_begin - radius), x_end + radius);
+      sums.line = const_cast<float*>(sums.lines.row[0]);
+      sums.lines.next(sums.line);
+      if (y < y_begin + radius) {
+        add_row<kRadius, Stage::kLine, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+        continue;
+      }
+      if (!volume) {
+        row<Stage::kPairsOfPlane>(sums, pairs, z, y - radius);
+        continue;
+      }
+      if (complete) {
+        row<Stage::kPairsOfVolume>(sums, pairs, z, y - radius);
+      } else {
+        add_row<kRadius, Stage::kPlane, false>(sums, {}, scale, bias, x_begin, x_end, x_end, x_end);
+      }
+      sums.plane += at.pitch;
+      for (int k = 0; k < count; ++k) sums.planes.row[k] += at.pitch;
+    }
+  }
+
+  EK_MEMBER void operator()() const {
+    const bool volume = at.plan.args.dims == 3;
+    const int64_t plane_size = volume ? (y_end - y_begin) * at.pitch : 0;
+    Sums<kRadius> sums;
+    sums.squared = at.squared + at.origin;
+    sums.radius = radius;
+    sums.plane = nullptr;
+    sums.lines.count = sums.planes.count = count;
+    Rows<kRadius> planes = sums.planes;
+    for (int k = 0; k < count; ++k) {
+      sums.lines.row[k] = at.lines + k * at.pitch + at.origin;
+      sums.planes.row[k] = planes.row[k] = at.planes + k * plane_size + at.origin;
+    }
+    if (!volume) return plane(0, 0, false, true, sums);
+    for (int64_t z = -o.z - radius; z < at.tile.d + radius; ++z) {
+      sums.plane = const_cast<float*>(planes.row[0]);
+      planes.next(sums.plane);
+      sums.planes = planes;
+      plane(z, z - radius, true, z >= radius - o.z, sums);
+    }
+  }
+};
 
 // Adds all pairs of one offset. Sums along x are kept for as many rows as a patch has, those of planes for as
 // many planes.
 template <int kRadius>
 void add_offset(const Pointwise& at, const Offset& o, F scale, F bias) {
   const NonLocalMeans& args = at.plan.args;
-  const int radius = kRadius ? kRadius : args.patch_radius, count = 2 * radius + 1;
-  const bool volume = args.dims == 3;
-  const int radius_z = volume ? radius : 0;
-  const int64_t x_begin = o.x > 0 ? floor_lanes(-o.x) : 0, x_end = at.tile.w + (o.x < 0 ? -o.x : 0);
-  const int64_t y_begin = o.y > 0 ? -o.y : 0, y_end = at.tile.h + (o.y < 0 ? -o.y : 0);
-  const int64_t plane = (y_end - y_begin) * at.pitch;
-  Pairs pairs;
-  pairs.rows = count;
-  for (int64_t z = -o.z - radius_z; z < at.tile.d + radius_z; ++z) {
-    float* sums = at.planes + (z + o.z + radius_z) % count * plane + at.origin;
-    for (int64_t y = y_begin - radius; y < y_end + radius; ++y) {
-      const int64_t line = y - y_begin + radius;
-      sum_line<kRadius>(at, o, z, y, radius, x_begin, x_end, at.lines + line % count * at.pitch + at.origin);
-      if (line < 2 * radius) continue;
-      const float* rows[2 * kMaxPatchRadius + 1];
-      for (int k = 0; k < count; ++k) {
-        rows[k] = at.lines + (line + k + 1) % count * at.pitch + at.origin;
-      }
-      const int64_t middle = y - radius, row = (middle - y_begin) * at.pitch;
-      if (!volume) {
-        for (int k = 0; k < count; ++k) pairs.distances[k] = rows[k];
-        add_row_of_pairs<kRadius>(at, o, z, middle, pairs, scale, bias);
-        continue;
-      }
-      add_rows<kRadius>(rows, count, sums + row, x_begin, x_end);
-      const int64_t layer = z + o.z + radius_z;
-      if (layer < 2 * radius) continue;
-      for (int k = 0; k < count; ++k) {
-        pairs.distances[k] = at.planes + (layer + k + 1) % count * plane + row + at.origin;
-      }
-      add_row_of_pairs<kRadius>(at, o, z - radius, middle, pairs, scale, bias);
-    }
-  }
+  const int radius = kRadius ? kRadius : args.patch_radius;
+  const Sweep<kRadius> sweep = {at,
+                                o,
+                                scale,
+                                bias,
+                                has_map(at.plan),
+                                radius,
+                                2 * radius + 1,
+                                o.x > 0 ? floor_lanes(-o.x) : 0,
+                                at.tile.w + (o.x < 0 ? -o.x : 0),
+                                o.y > 0 ? -o.y : 0,
+                                at.tile.h + (o.y < 0 ? -o.y : 0)};
+  sweep();
 }
 
 template <int kRadius>
