@@ -11,6 +11,7 @@ std::string missing() { return "this build has no CUDA: EDGEKIT_CUDA=1 pip insta
 void bilateral(const Bilateral&) { throw Error(missing()); }
 void filter_axis(const AxisFilter&) { throw Error(missing()); }
 void gaussian(const Gaussian&) { throw Error(missing()); }
+void guided_filter(const Guided&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }

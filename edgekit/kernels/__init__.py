@@ -18,6 +18,7 @@ from edgekit.kernels.base import NativeStatus, native_status
 from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.bilateral import bilateral
 from edgekit.kernels.denoise.gaussian import gaussian
+from edgekit.kernels.denoise.guided import guided_filter
 from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.gradient import warp_gradient
 from edgekit.kernels.grid_sample import grid_sample
@@ -36,6 +37,7 @@ __all__ = [
     "folding_fraction",
     "gaussian",
     "grid_sample",
+    "guided_filter",
     "integrate_velocity",
     "invert",
     "jacobian_determinant",

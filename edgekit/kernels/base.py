@@ -49,6 +49,7 @@ OPERATORS: Registry[Operator] = Registry(
         "bilateral": "edgekit.kernels.denoise.bilateral:OPERATOR",
         "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
         "gaussian": "edgekit.kernels.denoise.gaussian:OPERATOR",
+        "guided_filter": "edgekit.kernels.denoise.guided:OPERATOR",
     },
 )
 
