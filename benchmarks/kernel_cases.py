@@ -202,6 +202,25 @@ CUBE, SQUARE = (128, 128, 128), (512, 512)
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
 
+
+def mirrored(**options: Any) -> Callable[[Grid], Options]:
+    """Of a filter, for a batch of images on a grid."""
+    return lambda grid: {**options, "boundary": "mirror", "spatial_ndim": len(grid)}
+
+
+def window(sigma_space: float, sigma_range: float, radius: int) -> Callable[[Grid], Options]:
+    """Of a bilateral filter."""
+    return mirrored(sigma_space=sigma_space, sigma_range=sigma_range, radius=radius)
+
+
+def image_and_guide(grid: Grid) -> tuple[Array, ...]:
+    image, guide = noise_image((2, 1, 1, *grid))
+    return image, guide
+
+
+GAUSS = mirrored(sigma=2.0, truncate=4.0)
+GUIDED = mirrored(radius=4, epsilon=1.0)
+
 CASES = (
     Case("warp", "", FULL, image_and_field(), LINEAR),
     Case("warp", "zero", FULL, image_and_field(), {**LINEAR, "boundary": "zero"}),
@@ -256,4 +275,12 @@ CASES = (
     Case("anisotropic_diffusion", "gradient", SQUARE, denoised_image(), diffusion(2, "gradient")),
     Case("srad", "", SQUARE, denoised_image(), speckle(2)),
     Case("srad", "", CUBE, denoised_image(), speckle(3)),
+    Case("bilateral", "radius 4", (512, 512), only_image(), window(3.0, 1.0, 4)),
+    Case("bilateral", "radius 4 uint8", (512, 512), only_image("uint8"), window(3.0, 30.0, 4)),
+    Case("bilateral", "radius 5", (64, 64, 64), only_image(), window(2.0, 1.0, 5)),
+    Case("joint_bilateral", "radius 4", (512, 512), image_and_guide, window(3.0, 1.0, 4)),
+    Case("gaussian", "sigma 2", (512, 512), only_image(), GAUSS),
+    Case("gaussian", "sigma 2", (128, 128, 128), only_image(), GAUSS),
+    Case("guided_filter", "radius 4", (512, 512), only_image(), GUIDED),
+    Case("guided_filter", "radius 4", (128, 128, 128), only_image(), GUIDED),
 )

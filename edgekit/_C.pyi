@@ -208,3 +208,14 @@ def gaussian(
     threads: int = 1,
     isa: str = "",
 ) -> None: ...
+def guided_filter(
+    image: npt.NDArray[np.generic],
+    out: npt.NDArray[np.generic],
+    guide: npt.NDArray[np.generic] | None = None,
+    *,
+    radius: int,
+    epsilon: float,
+    boundary: str = "mirror",
+    threads: int = 1,
+    isa: str = "",
+) -> None: ...

@@ -1,4 +1,4 @@
-"""OpenCV's ``remap`` and its non-local means, for images of two axes."""
+"""OpenCV, for images of two axes."""
 
 from __future__ import annotations
 
@@ -88,9 +88,44 @@ def non_local_means(task: Task) -> Run | None:
     )
 
 
+def _plane(task: Task) -> Array | None:
+    """The one image of two axes there is, and the number of threads set."""
+    import cv2
+
+    image = task.inputs[0]
+    if image.ndim != 4 or image.shape[:2] != (1, 1) or task.options["boundary"] != "mirror":
+        return None
+    cv2.setNumThreads(task.threads)
+    return image[0, 0]
+
+
+def bilateral(task: Task) -> Run | None:
+    import cv2
+
+    if (image := _plane(task)) is None:
+        return None
+    options, out = task.options, np.empty_like(image)
+    arguments = (2 * options["radius"] + 1, options["sigma_range"], options["sigma_space"])
+    return Run(lambda: cv2.bilateralFilter(image, *arguments, dst=out), lambda result: result[None, None])
+
+
+def gaussian(task: Task) -> Run | None:
+    import cv2
+
+    if (image := _plane(task)) is None:
+        return None
+    sigma, out = task.options["sigma"], np.empty_like(image)
+    size = 2 * int(task.options["truncate"] * sigma + 0.5) + 1
+    return Run(
+        lambda: cv2.GaussianBlur(image, (size, size), sigma, dst=out), lambda result: result[None, None]
+    )
+
+
 OPENCV = {"opencv-python-headless": "cv2"}
 PEERS = (
     Peer("cv2.remap", OPENCV, {"warp": remap}),
     Peer("cv2.fastNlMeansDenoising", OPENCV, {"non_local_means": non_local_means}),
     Peer("cv2.add + cv2.remap", OPENCV, {"warp": remap_displacement}),
+    Peer("cv2.bilateralFilter", OPENCV, {"bilateral": bilateral}),
+    Peer("cv2.GaussianBlur", OPENCV, {"gaussian": gaussian}),
 )

@@ -134,6 +134,37 @@ def diffusion(task: Task) -> Run:
     return Run(lambda: smoother.Execute(source), lambda result: sitk.GetArrayFromImage(result)[None, None])
 
 
+def bilateral(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    image, options = task.inputs[0][0, 0], task.options
+    if image.dtype != np.float32:
+        return None
+    source = sitk.GetImageFromArray(image)
+    smooth = _threads(sitk.BilateralImageFilter(), task)
+    smooth.SetDomainSigma(options["sigma_space"])
+    smooth.SetRangeSigma(options["sigma_range"])
+    return Run(
+        lambda: smooth.Execute(source),
+        lambda result: sitk.GetArrayFromImage(result)[None, None],
+        "a box for a window; weights from a table; edge values outside",
+    )
+
+
+def gaussian(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    image, sigma = task.inputs[0][0, 0], task.options["sigma"]
+    source = sitk.GetImageFromArray(image)
+    smooth = _threads(sitk.SmoothingRecursiveGaussianImageFilter(), task)
+    smooth.SetSigma(sigma)
+    return Run(
+        lambda: smooth.Execute(source),
+        lambda result: sitk.GetArrayFromImage(result)[None, None],
+        "recursive; edge values outside",
+    )
+
+
 PEERS = (
     Peer(
         "SimpleITK",
@@ -146,6 +177,8 @@ PEERS = (
             "invert": invert,
             "jacobian_determinant": jacobian,
             "anisotropic_diffusion": diffusion,
+            "bilateral": bilateral,
+            "gaussian": gaussian,
         },
     ),
 )

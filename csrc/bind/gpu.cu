@@ -16,6 +16,8 @@
 #include "gaussian/gaussian_cuda.h"
 #include "gradient/gradient.h"
 #include "gradient/gradient_cuda.h"
+#include "guided/guided.h"
+#include "guided/guided_cuda.h"
 #include "inverse/inverse.h"
 #include "inverse/inverse_cuda.h"
 #include "jacobian/jacobian.h"
@@ -222,6 +224,18 @@ void gaussian(const Gaussian& args) {
     call.spares[i].data = staging.space(call.spares[i].bytes());
   }
   cuda::gaussian(call, kStream);
+  staging.finish();
+}
+
+void guided_filter(const Guided& args) {
+  const int64_t spare = spare_floats(args) * static_cast<int64_t>(sizeof(float));
+  Staging staging;
+  Guided call = args;
+  staging.input(call.image);
+  staging.input(call.guide);
+  staging.output(call.out);
+  call.spare = static_cast<float*>(staging.space(spare));
+  cuda::guided_filter(call, kStream);
   staging.finish();
 }
 

@@ -11,6 +11,7 @@
 #include "filter/filter_plan.h"
 #include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"
+#include "guided/guided_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
@@ -33,6 +34,7 @@ void anisotropic_diffusion(const Diffusion& args);
 void bilateral(const Bilateral& args);
 void filter_axis(const AxisFilter& args);
 void gaussian(const Gaussian& args);
+void guided_filter(const Guided& args);
 // exp(velocity) in `steps` compositions, without a copy between them: planar float32 fields of one shape.
 void integrate_velocity(const Tensor& velocity, const Tensor& out, int steps, Boundary boundary);
 void invert(const Inverse& args);

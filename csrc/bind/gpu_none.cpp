@@ -13,6 +13,7 @@ void anisotropic_diffusion(const Diffusion&) { throw Error(missing()); }
 void bilateral(const Bilateral&) { throw Error(missing()); }
 void filter_axis(const AxisFilter&) { throw Error(missing()); }
 void gaussian(const Gaussian&) { throw Error(missing()); }
+void guided_filter(const Guided&) { throw Error(missing()); }
 void integrate_velocity(const Tensor&, const Tensor&, int, Boundary) { throw Error(missing()); }
 void invert(const Inverse&) { throw Error(missing()); }
 void jacobian_determinant(const JacobianDeterminant&) { throw Error(missing()); }

@@ -9,6 +9,7 @@
 #include "bind/bind.h"
 #include "bind/gpu.h"
 #include "gaussian/gaussian.h"
+#include "guided/guided.h"
 
 namespace ek {
 namespace bind {
@@ -77,6 +78,26 @@ void gaussian(const py::array& image, const py::array& out, const Weights& along
   run(ek::gaussian, gpu::gaussian, args, threads, isa);
 }
 
+void guided_filter(const py::array& image, const py::array& out, const std::optional<py::array>& guide,
+                   int64_t radius, float epsilon, const std::string& boundary, int threads,
+                   const std::string& isa) {
+  require(image.ndim() == out.ndim() && (!guide || guide->ndim() == image.ndim()),
+          "the arrays differ in rank");
+  Guided args;
+  args.image = tensor("image", image, Use::kRead);
+  args.out = tensor("out", out, Use::kWrite);
+  if (guide) args.guide = tensor("guide", *guide, Use::kRead);
+  for (int axis = 0; axis < 3; ++axis) args.reach[axis] = axis > 0 || image.ndim() == 5 ? radius : 0;
+  args.epsilon = epsilon;
+  args.boundary = boundary_of(boundary);
+  const Memory memory = memory_for(needs(args), threads);
+  args.workspace = memory.workspace;
+  std::unique_ptr<float[]> spare;
+  if (isa != "cuda") spare.reset(new float[static_cast<size_t>(spare_floats(args))]);
+  args.spare = spare.get();
+  run(ek::guided_filter, gpu::guided_filter, args, threads, isa);
+}
+
 }  // namespace
 
 void add_window(py::module_& m) {
@@ -91,6 +112,11 @@ void add_window(py::module_& m) {
         py::arg("along_z").noconvert(), py::arg("along_y").noconvert(), py::arg("along_x").noconvert(),
         py::kw_only(), py::arg("boundary") = "mirror", py::arg("threads") = 1, py::arg("isa") = "",
         "Along each axis in turn, v + the sum over k of weights[k - 1] * (v[-k] + v[k] - 2 v).");
+  m.def("guided_filter", &guided_filter, py::arg("image").noconvert(), py::arg("out").noconvert(),
+        py::arg("guide").noconvert() = py::none(), py::kw_only(), py::arg("radius"), py::arg("epsilon"),
+        py::arg("boundary") = "mirror", py::arg("threads") = 1, py::arg("isa") = "",
+        "out = mean(a) * guide + mean(b), with a = covariance / (variance + epsilon) and b = mean(image) - "
+        "a * mean(guide) in boxes of 2 * radius + 1 voxels along every axis.");
 }
 
 }  // namespace bind

@@ -19,6 +19,7 @@ from edgekit.kernels.compose import compose
 from edgekit.kernels.denoise.bilateral import bilateral
 from edgekit.kernels.denoise.diffusion import anisotropic_diffusion
 from edgekit.kernels.denoise.gaussian import gaussian
+from edgekit.kernels.denoise.guided import guided_filter
 from edgekit.kernels.denoise.joint_bilateral import joint_bilateral
 from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
@@ -47,6 +48,7 @@ __all__ = [
     "folding_fraction",
     "gaussian",
     "grid_sample",
+    "guided_filter",
     "integrate_velocity",
     "invert",
     "jacobian_determinant",

@@ -56,6 +56,7 @@ OPERATORS: Registry[Operator] = Registry(
         "joint_bilateral": "edgekit.kernels.denoise.joint_bilateral:OPERATOR",
         "gaussian": "edgekit.kernels.denoise.gaussian:OPERATOR",
         "temporal_denoise": "edgekit.kernels.denoise.temporal:OPERATOR",
+        "guided_filter": "edgekit.kernels.denoise.guided:OPERATOR",
     },
 )
 

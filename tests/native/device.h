@@ -8,6 +8,7 @@
 #include "filter/filter_plan.h"
 #include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"
+#include "guided/guided_plan.h"
 #include "inverse/inverse_plan.h"
 #include "jacobian/jacobian_plan.h"
 #include "labels/labels_plan.h"
@@ -35,6 +36,7 @@ void as_device(const ek::Diffusion& args);
 void as_device(const ek::Srad& args);
 void as_device(const ek::Bilateral& args);
 void as_device(const ek::Gaussian& args);
+void as_device(const ek::Guided& args);
 
 // Calls each(row, item) for all threads of a kernel, the last or the first of them first.
 template <class Voxel, class Each>

@@ -5,6 +5,8 @@
 #include "device.h"
 #include "gaussian/gaussian.h"
 #include "gaussian/gaussian_voxel-inl.h"
+#include "guided/guided.h"
+#include "guided/guided_voxel-inl.h"
 
 namespace test {
 
@@ -19,6 +21,15 @@ void as_device(const ek::Gaussian& args) {
   ek::each_pass(args, [](const ek::AxisPass& pass) {
     const ek::device::GaussianVoxel voxel{pass};
     every_thread(voxel, [&](uint32_t row, uint32_t x) { voxel(row, x); });
+  });
+}
+
+void as_device(const ek::Guided& args) {
+  ek::check(args);
+  ek::each_pass(args, [](const ek::GuidedPass& pass) {
+    ek::device::with_guided_voxel(pass, [](const auto& voxel) {
+      every_thread(voxel, [&](uint32_t row, uint32_t x) { voxel(row, x); });
+    });
   });
 }
 

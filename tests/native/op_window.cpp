@@ -6,6 +6,7 @@
 #include "bilateral/bilateral.h"
 #include "device.h"
 #include "gaussian/gaussian.h"
+#include "guided/guided.h"
 #include "tensors.h"
 
 namespace test {
@@ -170,7 +171,65 @@ void gaussian(Source& source, Check& check) {
   if (bad) check.refuses();
 }
 
-const Register registered[] = {{"bilateral", bilateral}, {"gaussian", gaussian}};
+void spoil(Source& source, ek::Guided& args) {
+  switch (source.below(5)) {
+    case 0:
+      args.out.h += 1;
+      break;
+    case 1:
+      args.out.type = args.out.type == ek::Type::kUint8 ? ek::Type::kFloat32 : ek::Type::kUint8;
+      break;
+    case 2:
+      args.reach[source.below(3)] = source.any({-1, 4097});
+      break;
+    case 3:
+      args.epsilon = source.any({0.0f, -1.0f, __builtin_nanf(""), __builtin_inff()});
+      break;
+    default:
+      args.out.channels_last = true;
+  }
+}
+
+void guided(Source& source, Check& check) {
+  const int dims = static_cast<int>(source.any({3, 2}));
+  ek::Guided args;
+  const int64_t n = source.between(1, 2), c = source.between(1, 3);
+  args.image = shape(source, n, c, dims);
+  args.image.type = type(source);
+  args.out = args.image;
+  args.boundary = boundary(source);
+  const int64_t radius = source.any({1, 2, 3, 9});
+  for (int axis = 3 - dims; axis < 3; ++axis) args.reach[axis] = radius;
+  args.epsilon = source.any({1.0f, 1e-3f, 1e4f, 1e-30f});
+  ek::Tensor guide = args.image;
+  if (source.one_in(2)) guide.c = 1;
+  guide.type = type(source);
+  const Stored image(source, args.image, 100.0f), leader(source, guide, 50.0f);
+  args.image.data = image.data();
+  if (source.one_in(2)) {
+    args.guide = guide;
+    args.guide.data = leader.data();
+  }
+  const bool bad = source.one_in(12);
+  if (bad) spoil(source, args);
+  const int64_t skip = source.between(0, 3), workers = source.between(1, 4);
+  const ek::Tensor out = args.out;
+  check.all(
+      [&](Run& run) {
+        ek::Guided call = args;
+        call.out.data = output_like(run, out.type, out.elements(), skip);
+        Array<float> spare(ek::spare_floats(call), 1);
+        call.spare = spare.data();
+        if (run.as_device) return as_device(call);
+        const Memory memory(ek::needs(call), workers);
+        call.workspace = memory.workspace;
+        ek::guided_filter(call, run.isa, run.parallel);
+      },
+      true);
+  if (bad) check.refuses();
+}
+
+const Register registered[] = {{"bilateral", bilateral}, {"gaussian", gaussian}, {"guided_filter", guided}};
 
 }  // namespace
 }  // namespace test

@@ -140,7 +140,8 @@ def reference(
 ) -> tuple[Array]:
     """The definition in float64, one axis after the other.
 
-    The middle one's weight is what is missing to 1. So written, an infinity gives infinities beside it and NaN where it is itself.
+    The middle one's weight is what is missing to 1. So written, an infinity gives infinities beside it, and
+    NaN where it is itself.
     """
     del spatial_ndim
     axes = image.ndim - 2
