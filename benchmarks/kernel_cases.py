@@ -16,6 +16,7 @@ Grid = tuple[int, ...]
 Options = Mapping[str, Any]
 
 FULL, HALF, CT = (160, 192, 160), (80, 96, 80), (128, 256, 256)
+CUBE, SMALL_CUBE = (128, 128, 128), (64, 64, 64)
 SIGMA_VOX, LARGEST_VOX = 8, 5
 CLASSES = 16
 
@@ -144,6 +145,10 @@ def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
     return make
 
 
+def median_window(radius: int) -> Callable[[Grid], Options]:
+    return lambda grid: {"radius": radius, "boundary": "edge", "spatial_ndim": len(grid)}
+
+
 EDGE = {"boundary": "edge"}
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
 LINEAR = {"order": 1, "boundary": "edge"}
@@ -180,4 +185,13 @@ CASES = (
     Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
     Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),
     Case("warp_labels", "int32 linear", FULL, labels_and_field("int32"), {"method": "linear", **EDGE}),
+    Case("median", "3x3x3", CUBE, only_image(), median_window(1)),
+    Case("median", "3x3x3 int16", CUBE, only_image("int16"), median_window(1)),
+    Case("median", "5x5x5", CUBE, only_image(), median_window(2)),
+    Case("median", "7x7x7", SMALL_CUBE, only_image(), median_window(3)),
+    Case("median", "3x3", (512, 512), only_image(), median_window(1)),
+    Case("median", "3x3 uint8", (512, 512), only_image("uint8"), median_window(1)),
+    Case("median", "5x5", (512, 512), only_image(), median_window(2)),
+    Case("median", "5x5 uint8", (512, 512), only_image("uint8"), median_window(2)),
+    Case("median", "7x7 uint8", (512, 512), only_image("uint8"), median_window(3)),
 )

@@ -53,6 +53,8 @@ GOALS = (
     Goal("compose", _FULL, "torch layer", 15),
     Goal("jacobian_determinant", _FULL, "numpy gradient + det", 10),
     Goal("jacobian_determinant", _FULL, BOUND, 0.25),
+    Goal("median", "128x128x128 3x3x3", "SimpleITK", 50),
+    Goal("median", "128x128x128 3x3x3", "scipy ndimage", 50),
     *(Goal(kernel, _FULL, NUMBA, 4, at_most=True) for kernel in ("warp", "compose", "integrate_velocity")),
     *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
 )

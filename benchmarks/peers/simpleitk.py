@@ -120,6 +120,18 @@ def jacobian(task: Task) -> Run:
     )
 
 
+def median(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    (image,), options = task.inputs, task.options
+    if image.dtype == np.float16 or image.shape[:2] != (1, 1) or options["boundary"] != "edge":
+        return None
+    source = sitk.GetImageFromArray(image[0, 0])
+    median_filter = _threads(sitk.MedianImageFilter(), task)
+    median_filter.SetRadius(options["radius"])
+    return Run(lambda: median_filter.Execute(source), lambda found: sitk.GetArrayFromImage(found)[None, None])
+
+
 PEERS = (
     Peer(
         "SimpleITK",
@@ -131,6 +143,7 @@ PEERS = (
             "compose": compose,
             "invert": invert,
             "jacobian_determinant": jacobian,
+            "median": median,
         },
     ),
 )
