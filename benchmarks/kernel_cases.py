@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.kernels import coords
+from edgekit.kernels.denoise.temporal import moving_clip
 
 Array = np.ndarray
 Grid = tuple[int, ...]
@@ -145,6 +146,14 @@ def labels_and_field(dtype: str) -> Callable[[Grid], tuple[Array, ...]]:
     return make
 
 
+def moving_frames(grid: Grid) -> tuple[Array, ...]:
+    """A clip of what moves, with noise of 10."""
+    frames, height, width = (max(size, 2) for size in grid)
+    rng = np.random.default_rng(5)
+    clip = moving_clip(rng, (frames, height, width)) + 10 * rng.standard_normal((frames, height, width))
+    return (np.clip(clip, 0, 255).astype(np.uint8),)
+
+
 def median_window(radius: int) -> Callable[[Grid], Options]:
     return lambda grid: {"radius": radius, "boundary": "edge", "spatial_ndim": len(grid)}
 
@@ -185,6 +194,10 @@ CASES = (
     Case("warp_labels", "uint8 linear", FULL, labels_and_field("uint8"), {"method": "linear", **EDGE}),
     Case("warp_labels", "int32 nearest", FULL, labels_and_field("int32"), {"method": "nearest", **EDGE}),
     Case("warp_labels", "int32 linear", FULL, labels_and_field("int32"), {"method": "linear", **EDGE}),
+    # bench_temporal.py has its peers and what each frame takes.
+    Case(
+        "temporal_denoise", "", (10, 240, 320), moving_frames, {"sigma": 10.0, "memory": 8.0, "motion": True}
+    ),
     Case("median", "3x3x3", CUBE, only_image(), median_window(1)),
     Case("median", "3x3x3 int16", CUBE, only_image("int16"), median_window(1)),
     Case("median", "5x5x5", CUBE, only_image(), median_window(2)),
