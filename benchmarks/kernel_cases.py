@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from edgekit.kernels import coords
+from edgekit.kernels.denoise.temporal import moving_clip
 
 Array = np.ndarray
 Grid = tuple[int, ...]
 Options = Mapping[str, Any]
 
 FULL, HALF, CT = (160, 192, 160), (80, 96, 80), (128, 256, 256)
+CUBE, SMALL_CUBE = (128, 128, 128), (64, 64, 64)
 SIGMA_VOX, LARGEST_VOX = 8, 5
 CLASSES = 16
 
@@ -197,6 +199,18 @@ def speckle(dims: int) -> Options:
     return {"iterations": 20, "time_step": 0.5, **known, "spatial_ndim": dims}
 
 
+def moving_frames(grid: Grid) -> tuple[Array, ...]:
+    """A clip of what moves, with noise of 10."""
+    frames, height, width = (max(size, 2) for size in grid)
+    rng = np.random.default_rng(5)
+    clip = moving_clip(rng, (frames, height, width)) + 10 * rng.standard_normal((frames, height, width))
+    return (np.clip(clip, 0, 255).astype(np.uint8),)
+
+
+def median_window(radius: int) -> Callable[[Grid], Options]:
+    return lambda grid: {"radius": radius, "boundary": "edge", "spatial_ndim": len(grid)}
+
+
 EDGE = {"boundary": "edge"}
 CUBE, SQUARE = (128, 128, 128), (512, 512)
 GRID_SAMPLE = {"mode": "bilinear", "padding_mode": "zeros", "align_corners": False}
@@ -283,4 +297,17 @@ CASES = (
     Case("gaussian", "sigma 2", (128, 128, 128), only_image(), GAUSS),
     Case("guided_filter", "radius 4", (512, 512), only_image(), GUIDED),
     Case("guided_filter", "radius 4", (128, 128, 128), only_image(), GUIDED),
+    # bench_temporal.py has its peers and what each frame takes.
+    Case(
+        "temporal_denoise", "", (10, 240, 320), moving_frames, {"sigma": 10.0, "memory": 8.0, "motion": True}
+    ),
+    Case("median", "3x3x3", CUBE, only_image(), median_window(1)),
+    Case("median", "3x3x3 int16", CUBE, only_image("int16"), median_window(1)),
+    Case("median", "5x5x5", CUBE, only_image(), median_window(2)),
+    Case("median", "7x7x7", SMALL_CUBE, only_image(), median_window(3)),
+    Case("median", "3x3", (512, 512), only_image(), median_window(1)),
+    Case("median", "3x3 uint8", (512, 512), only_image("uint8"), median_window(1)),
+    Case("median", "5x5", (512, 512), only_image(), median_window(2)),
+    Case("median", "5x5 uint8", (512, 512), only_image("uint8"), median_window(2)),
+    Case("median", "7x7 uint8", (512, 512), only_image("uint8"), median_window(3)),
 )

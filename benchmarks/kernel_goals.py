@@ -66,6 +66,8 @@ GOALS = (
     Goal("bilateral", "512x512 radius 4", "cv2.bilateralFilter", 3),
     # 30 for each voxel of a window: SimpleITK's is a box of 1331, edgekit's a ball of 515.
     Goal("bilateral", "64x64x64 radius 5", "SimpleITK", 30 * 1331 / 515),
+    Goal("median", "128x128x128 3x3x3", "SimpleITK", 50),
+    Goal("median", "128x128x128 3x3x3", "scipy ndimage", 50),
     *(Goal(kernel, _FULL, NUMBA, 4, at_most=True) for kernel in ("warp", "compose", "integrate_velocity")),
     *(Goal(kernel, _FULL, ONE_THREAD, 1.7) for kernel in ("warp", "compose", "integrate_velocity")),
 )

@@ -121,6 +121,20 @@ def gaussian(task: Task) -> Run | None:
     )
 
 
+def median(task: Task) -> Run | None:
+    """Floats it filters with windows of 3 x 3 and 5 x 5 only."""
+    import cv2
+
+    (image,), options = task.inputs, task.options
+    size = 2 * options["radius"] + 1
+    known = {"float32": 5, "int16": 5, "uint8": 255}.get(image.dtype.name, 0)
+    if image.ndim != 4 or image.shape[:2] != (1, 1) or size > known or options["boundary"] != "edge":
+        return None
+    cv2.setNumThreads(task.threads)
+    out = np.empty_like(image[0, 0])
+    return Run(lambda: cv2.medianBlur(image[0, 0], size, dst=out), lambda found: found[None, None])
+
+
 OPENCV = {"opencv-python-headless": "cv2"}
 PEERS = (
     Peer("cv2.remap", OPENCV, {"warp": remap}),
@@ -128,4 +142,5 @@ PEERS = (
     Peer("cv2.add + cv2.remap", OPENCV, {"warp": remap_displacement}),
     Peer("cv2.bilateralFilter", OPENCV, {"bilateral": bilateral}),
     Peer("cv2.GaussianBlur", OPENCV, {"gaussian": gaussian}),
+    Peer("cv2.medianBlur", OPENCV, {"median": median}),
 )

@@ -118,6 +118,21 @@ def guided(task: Task) -> Run:
     return Run(call, lambda result: result[None, None])
 
 
+def median(task: Task) -> Run | None:
+    from scipy import ndimage
+
+    (image,), options = task.inputs, task.options
+    if image.dtype == np.float16 or image.shape[:2] != (1, 1):
+        return None
+    size, mode, out = 2 * options["radius"] + 1, MODES[options["boundary"]], np.empty_like(image)
+
+    def call() -> np.ndarray:
+        ndimage.median_filter(image[0, 0], size, mode=mode, output=out[0, 0])
+        return out
+
+    return Run(call)
+
+
 PEERS = (
     Peer(
         "scipy ndimage",
@@ -129,6 +144,7 @@ PEERS = (
             "resample": resample,
             "gaussian": gaussian,
             "guided_filter": guided,
+            "median": median,
         },
         threads=False,
     ),

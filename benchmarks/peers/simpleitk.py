@@ -165,6 +165,18 @@ def gaussian(task: Task) -> Run | None:
     )
 
 
+def median(task: Task) -> Run | None:
+    import SimpleITK as sitk
+
+    (image,), options = task.inputs, task.options
+    if image.dtype == np.float16 or image.shape[:2] != (1, 1) or options["boundary"] != "edge":
+        return None
+    source = sitk.GetImageFromArray(image[0, 0])
+    median_filter = _threads(sitk.MedianImageFilter(), task)
+    median_filter.SetRadius(options["radius"])
+    return Run(lambda: median_filter.Execute(source), lambda found: sitk.GetArrayFromImage(found)[None, None])
+
+
 PEERS = (
     Peer(
         "SimpleITK",
@@ -179,6 +191,7 @@ PEERS = (
             "anisotropic_diffusion": diffusion,
             "bilateral": bilateral,
             "gaussian": gaussian,
+            "median": median,
         },
     ),
 )

@@ -112,15 +112,6 @@ def test_every_variant_computes_the_bands(variant, band):
         assert results[0] == results[1]
 
 
-def test_agrees_with_scikit_image_whose_wavelet_it_is():
-    pytest.importorskip("pywt", reason="PyWavelets is not installed")
-    from skimage.restoration import estimate_sigma
-
-    rng = np.random.default_rng(6)
-    image = (scene((200, 180)) + 8 * rng.standard_normal((200, 180))).astype(np.float32)
-    assert abs(estimate_noise(image) / estimate_sigma(image) - 1) < 0.02
-
-
 @pytest.mark.parametrize("shape", [(256, 256), (48, 64, 64)])
 def test_a_local_estimate_follows_the_noise(shape):
     rng = np.random.default_rng(7)

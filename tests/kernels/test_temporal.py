@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import KernelError
-from edgekit.kernels import TemporalDenoiser, temporal_denoise, warp
+from edgekit.kernels import TemporalDenoiser, estimate_noise, median, temporal_denoise, warp
 from edgekit.kernels.denoise.motion import Motion
 from edgekit.kernels.denoise.parts import FILTER, Best, doubling, halving, smoothing
 from edgekit.kernels.denoise.temporal import moving_clip
@@ -281,6 +282,37 @@ print(count.large_ones())
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["0"]
+
+
+@pytest.mark.parametrize("left", ["numba", "numpy"])
+def test_without_the_extension_it_is_the_same_within_rounding(left, noisy, tmp_path):
+    clip = np.ascontiguousarray(noisy[:4, :40, :48])
+    np.save(tmp_path / "clip.npy", clip)
+    code = f"""
+import sys, warnings
+sys.modules["edgekit._C"] = None
+if {left == "numpy"}:
+    sys.modules["numba"] = None
+import numpy as np
+from edgekit.kernels import TemporalDenoiser, estimate_noise, median
+warnings.simplefilter("ignore")
+clip = np.load("clip.npy")
+denoise = TemporalDenoiser(clip.shape[1:], sigma={SIGMA})
+np.save("found.npy", np.stack([denoise(frame).copy() for frame in clip]))
+np.save("median.npy", median(clip, radius=1))
+np.save("noise.npy", estimate_noise(clip[0]))
+"""
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(
+        np.load(tmp_path / "found.npy"), temporal_denoise(clip, sigma=SIGMA), atol=3e-3
+    )
+    np.testing.assert_array_equal(np.load(tmp_path / "median.npy"), median(clip))
+    np.testing.assert_allclose(np.load(tmp_path / "noise.npy"), estimate_noise(clip[0]), rtol=1e-5)
 
 
 def test_the_filters_of_axes_without_the_extension():

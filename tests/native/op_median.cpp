@@ -43,6 +43,9 @@ void exercise(Source& source, Check& check) {
   args.image.type = source.any({ek::Type::kFloat32, ek::Type::kFloat16, ek::Type::kUint8, ek::Type::kInt16});
   args.boundary = source.any({ek::Boundary::kZero, ek::Boundary::kEdge, ek::Boundary::kMirror,
                               ek::Boundary::kReflect, ek::Boundary::kWrap});
+  // As a device does it, a large window is read 32 times.
+  const int64_t side = 2 * args.radius + 1, window = side * side * (args.dims == 3 ? side : 1);
+  if (args.image.elements() * window > 1 << 16) args.radius = 1;
   args.out = args.image;
   const Stored image(source, args.image, source.any({2.0f, 0.5f, 1000.0f}));
   args.image.data = image.data();

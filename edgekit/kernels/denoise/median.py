@@ -49,7 +49,7 @@ def median(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array like ``image``, of its kind. Each thread needs up to 170 KiB meanwhile.
+        ``out``, or a new array like ``image``, of its kind. Each thread needs up to 150 KiB meanwhile.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of

@@ -58,7 +58,7 @@ class TemporalDenoiser:
 
     Every frame takes the same steps. All memory is made here: about 40 float32 values per pixel. Frames of
     fewer than 16 pixels on a side are filtered without following motion. The results depend neither on the
-    number of threads nor on the instruction set.
+    number of threads nor on the instruction set. One frame after the other: calls must not overlap.
     """
 
     def __init__(
