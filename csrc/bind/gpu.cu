@@ -152,6 +152,9 @@ void median(const Median& args) {
   staging.input(call.image);
   staging.output(call.out);
   cuda::median(call, kStream);
+  staging.finish();
+}
+
 void bilateral(const Bilateral& args) {
   ek::check(args);
   Staging staging;
@@ -209,6 +212,9 @@ void filter_axes(const FilterChain& args) {
     from = filter.out;
     type = filter.out_type;
   }
+  staging.finish();
+}
+
 void gaussian(const Gaussian& args) {
   needs(args);  // refuses what is wrong; spares are made here
   Staging staging;

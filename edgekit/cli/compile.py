@@ -39,7 +39,7 @@ _MIB = 1 << 20
     "--before",
     multiple=True,
     metavar="STEP",
-    help="What to do before the network, such as 'integrate_velocity flow steps=5' or 'zoo.denoise2d image'; "
+    help="What to do before the network, such as 'median image radius=2' or 'zoo.denoise2d image'; "
     "repeat it for more, in order.",
 )
 @click.option(

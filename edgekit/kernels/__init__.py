@@ -25,6 +25,7 @@ from edgekit.kernels.denoise.median import median
 from edgekit.kernels.denoise.noise import estimate_noise
 from edgekit.kernels.denoise.non_local_means import non_local_means
 from edgekit.kernels.denoise.obnlm import obnlm
+from edgekit.kernels.denoise.speckle import speckle_reduce
 from edgekit.kernels.denoise.srad import srad
 from edgekit.kernels.denoise.temporal import TemporalDenoiser, temporal_denoise
 from edgekit.kernels.denoise.total_variation import total_variation
@@ -58,6 +59,7 @@ __all__ = [
     "non_local_means",
     "obnlm",
     "resample",
+    "speckle_reduce",
     "srad",
     "temporal_denoise",
     "total_variation",

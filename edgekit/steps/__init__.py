@@ -15,6 +15,15 @@ STEPS: Registry[StepKind] = Registry(
     {
         "warp": "edgekit.steps.registration:WARP",
         "integrate_velocity": "edgekit.steps.registration:INTEGRATE_VELOCITY",
+        "anisotropic_diffusion": "edgekit.steps.denoising:ANISOTROPIC_DIFFUSION",
+        "bilateral": "edgekit.steps.denoising:BILATERAL",
+        "gaussian": "edgekit.steps.denoising:GAUSSIAN",
+        "guided_filter": "edgekit.steps.denoising:GUIDED_FILTER",
+        "median": "edgekit.steps.denoising:MEDIAN",
+        "non_local_means": "edgekit.steps.denoising:NON_LOCAL_MEANS",
+        "obnlm": "edgekit.steps.denoising:OBNLM",
+        "srad": "edgekit.steps.denoising:SRAD",
+        "total_variation": "edgekit.steps.denoising:TOTAL_VARIATION",
     },
 )
 

@@ -11,7 +11,7 @@ from edgekit.spec import Step
 from edgekit.steps import STEPS
 from edgekit.steps.base import Option, StepKind
 
-_EXAMPLE = "integrate_velocity flow steps=5"
+_EXAMPLE = "median image radius=2"
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "false": False}
 

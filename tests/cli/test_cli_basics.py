@@ -124,7 +124,7 @@ def test_the_options_are_the_documented_ones() -> None:
         (["compile", "m.onnx", "--before", "zoo.denoise image"], "did you mean 'zoo.denoise2d'?"),
         (["compile", "m.onnx", "--before", "warp image flow ordr=1"], "did you mean 'order'?"),
         (["compile", "m.onnx", "--before", "warp image flow order=one"], "order=1, the default"),
-        (["compile", "m.onnx", "--before", ""], "integrate_velocity flow steps=5"),
+        (["compile", "m.onnx", "--before", ""], "median image radius=2"),
     ],
 )
 def test_usage_errors(arguments: list[str], hint: str | None, capsys: pytest.CaptureFixture[str]) -> None:

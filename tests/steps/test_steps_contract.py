@@ -19,6 +19,9 @@ FLOW = TensorSpec("flow", "float32", (1, 3, LENGTHS, 6, 7), "NCDHW", "flow_vox")
 FLAT = TensorSpec("flat", "float32", (1, 2, 6, 7), "NCHW", "flow_vox")
 SLICE = TensorSpec("slice", "float32", (1, 1, 6, 7), "NCHW", "intensity")
 
+BYTES = TensorSpec("bytes", "uint8", (1, 1, 9, 11), "NCHW", "intensity")
+_WINDOW = {"radius": 2, "sigma_space": 1.5, "sigma_range": 0.3}
+
 # At least one for each step: the step, and the tensors that it reads. A new step fails until it is here.
 CASES = {
     "warp": [
@@ -28,6 +31,28 @@ CASES = {
     "integrate_velocity": [
         (Step("integrate_velocity", ("flow",), ("moved",)), (FLOW,)),
         (Step("integrate_velocity", ("flat",), ("moved",), {"steps": 3, "boundary": "zero"}), (FLAT,)),
+    ],
+    "anisotropic_diffusion": [
+        (Step("anisotropic_diffusion", ("image",), ("calm",)), (IMAGE,)),
+        (Step("anisotropic_diffusion", ("slice",), ("calm",), {"form": "curvature"}), (SLICE,)),
+    ],
+    "bilateral": [(Step("bilateral", ("image",), ("calm",), _WINDOW), (IMAGE,))],
+    "gaussian": [(Step("gaussian", ("slice",), ("calm",), {"sigma": 1.5}), (SLICE,))],
+    "guided_filter": [
+        (Step("guided_filter", ("image",), ("calm",), {"radius": 2, "epsilon": 0.1}), (IMAGE,)),
+    ],
+    "median": [
+        (Step("median", ("image",), ("calm",)), (IMAGE,)),
+        (Step("median", ("bytes",), ("calm",), {"radius": 2, "boundary": "edge"}), (BYTES,)),
+    ],
+    "non_local_means": [
+        (Step("non_local_means", ("slice",), ("calm",)), (SLICE,)),
+        (Step("non_local_means", ("image",), ("calm",), {"sigma": 0.2, "search_radius": 2}), (IMAGE,)),
+    ],
+    "obnlm": [(Step("obnlm", ("bytes",), ("calm",), {"sigma": 0.5}), (BYTES,))],
+    "srad": [(Step("srad", ("bytes",), ("calm",), {"iterations": 3}), (BYTES,))],
+    "total_variation": [
+        (Step("total_variation", ("image",), ("calm",), {"weight": 0.1, "iterations": 5}), (IMAGE,)),
     ],
 }
 ALL = [case for cases in CASES.values() for case in cases]
@@ -66,9 +91,14 @@ def test_refuses_what_it_does_not_know(step, specs):
         (replace(step, outputs=(specs[0].name,)), "there already"),
         (replace(step, options={"no_such_option": 1}), "no option"),
     ]
-    for name, default in STEPS[step.op].defaults.items():
-        cases.append((replace(step, options={name: None}), "want"))
-        cases.append((replace(step, options={name: type(default)("7777")}), "wants one of"))
+    kind = STEPS[step.op]
+    for name in (*kind.required, *kind.defaults):
+        cases.append((replace(step, options={**step.options, name: None}), "want"))
+        for wrong in {int: (-7777,), float: (-1.0, float("nan")), str: ("7777",)}[kind.types(name)[0]]:
+            cases.append((replace(step, options={**step.options, name: wrong}), "want"))
+    for name in kind.required:
+        rest = {key: value for key, value in step.options.items() if key != name}
+        cases.append((replace(step, options=rest), f"wants option '{name}'"))
     for wrong, what in cases:
         with pytest.raises(SpecError, match=what) as caught:
             steps.infer((wrong,), known)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from edgekit.errors import KernelError, did_you_mean
@@ -10,7 +12,7 @@ from edgekit.kernels.denoise.obnlm import obnlm
 from edgekit.kernels.denoise.srad import srad
 from edgekit.spec import Array
 
-_METHODS = {"obnlm": obnlm, "srad": srad}
+_METHODS: dict[str, Callable[..., Any]] = {"obnlm": obnlm, "srad": srad}
 
 
 def speckle_reduce(image: Array, *, method: str = "obnlm", **options: Any) -> Any:
@@ -19,8 +21,8 @@ def speckle_reduce(image: Array, *, method: str = "obnlm", **options: Any) -> An
     - ``"obnlm"`` is :func:`edgekit.kernels.obnlm`: means of blocks that are alike. It keeps texture and fine
       edges best, and is for images as they are shown, compressed by a logarithm. ``sigma`` is ``"estimate"``
       unless it is given.
-    - ``"srad"`` is :func:`edgekit.kernels.srad`: diffusion that stops at edges. It is faster, smooths more, and
-      is for linear intensities.
+    - ``"srad"`` is :func:`edgekit.kernels.srad`: diffusion that stops at edges. It is faster, smooths more,
+      and is for linear intensities.
 
     Args:
         image: [H, W] or [D, H, W], or a batch with ``spatial_ndim``.
@@ -35,7 +37,7 @@ def speckle_reduce(image: Array, *, method: str = "obnlm", **options: Any) -> An
     """
     check_choice(method, "method", tuple(_METHODS), where="speckle_reduce")
     function = _METHODS[method]
-    known = tuple(function.__kwdefaults__ or ()) + (("sigma",) if method == "obnlm" else ())
+    known = tuple(inspect.signature(function).parameters)[1:]
     for name in options:
         if name not in known:
             near = did_you_mean(name, known)

@@ -1,0 +1,81 @@
+"""The operators that take noise away, as torch knows them: ``torch.ops.edgekit.median`` and its siblings.
+
+    from edgekit.torch import denoising
+    calm = denoising.non_local_means(image, sigma=0.1)          # image [N, C, H, W] or [N, C, D, H, W]
+
+They run edgekit's kernels on tensors of the CPU, under ``torch.compile`` and ``torch.export`` as well, and have
+no derivatives: a backward pass through one raises torch's error. On other devices they raise a KernelError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from edgekit.errors import KernelError
+from edgekit.kernels.base import OPERATORS
+
+# What each takes beside the image, as torch writes signatures. Names and defaults are those of
+# :mod:`edgekit.kernels`; a test compares them.
+_OPTIONS = {
+    "anisotropic_diffusion": "int iterations=5, float? time_step=None, float conductance=1.0, "
+    "str form='gradient', int conductance_scaling_update_interval=1",
+    "bilateral": "float sigma_space, float sigma_range, int? radius=None, str boundary='mirror'",
+    "gaussian": "float sigma, float truncate=4.0, str boundary='mirror'",
+    "guided_filter": "int radius, float epsilon, str boundary='mirror'",
+    "median": "int radius=1, str boundary='mirror'",
+    "non_local_means": "float sigma, int patch_radius=1, int search_radius=5, float strength=1.0, "
+    "str method='pointwise', str noise='gaussian', str boundary='mirror'",
+    "obnlm": "float sigma, int patch_radius=1, int search_radius=5, float strength=1.0, float floor=1.0, "
+    "str boundary='mirror'",
+    "srad": "int iterations=20, float time_step=0.5, float? q0=None, float decay=0.16666666666666666",
+    "total_variation": "float weight, int iterations=100, str method='chambolle', float? tolerance=None",
+}
+
+
+def _run(name: str, image: Tensor, options: dict[str, Any]) -> Tensor:
+    if image.device.type != "cpu":
+        raise KernelError(
+            f"image: want a tensor on the CPU, got one on {image.device}", where=name, hint="image.cpu()"
+        )
+    if image.dim() not in (4, 5):
+        raise KernelError(
+            f"image: want [N, C, H, W] or [N, C, D, H, W], got shape {tuple(image.shape)}", where=name
+        )
+    if image.dtype == torch.bfloat16:
+        return _run(name, image.float(), options).to(image.dtype)
+    operator, spatial_ndim = OPERATORS[name], image.dim() - 2
+    array = image.detach().contiguous().numpy()
+    if image.dtype == torch.float64:
+        result = operator.reference(array, spatial_ndim=spatial_ndim, **options)[0]
+        return torch.from_numpy(np.ascontiguousarray(result, np.float64))
+    threads = torch.get_num_threads()
+    return torch.from_numpy(operator.function(array, spatial_ndim=spatial_ndim, threads=threads, **options))
+
+
+def _register(name: str) -> Callable[..., Tensor]:
+    def operator(image: Tensor, **options: Any) -> Tensor:
+        return _run(name, image, options)
+
+    schema = f"(Tensor image, *, {_OPTIONS[name]}) -> Tensor"
+    registered: Any = custom_op(f"edgekit::{name}", operator, mutates_args=(), schema=schema)
+    registered.register_fake(
+        lambda image, **options: torch.empty_like(image, memory_format=torch.contiguous_format)
+    )
+    return registered  # type: ignore[no-any-return]
+
+
+anisotropic_diffusion = _register("anisotropic_diffusion")
+bilateral = _register("bilateral")
+gaussian = _register("gaussian")
+guided_filter = _register("guided_filter")
+median = _register("median")
+non_local_means = _register("non_local_means")
+obnlm = _register("obnlm")
+srad = _register("srad")
+total_variation = _register("total_variation")
