@@ -20,7 +20,7 @@ struct Blockwise {
   int64_t origin, pitch;       // in a row of a phase: where block 0 is, and the floats of it
   float *image, *values, *inverses, *scales;
   float *differences, *squared, *lines, *planes;  // of one offset: between voxels; squared; their sums
-  float *weights, *sums;                          // of blocks; of all voxels of blocks
+  float *weights, *current, *sums;                // of blocks, and for one offset; of all voxels of blocks
 
   EK_MEMBER int64_t voxels() const { return (2 * radius_z + 1) * (2 * radius + 1) * (2 * radius + 1); }
   // Of voxel (z, y, x) of block 0 of a row, x from -reach on.
@@ -32,6 +32,8 @@ struct Blockwise {
     const int64_t whole = (x + step * origin) / step;  // no division of negative numbers
     return (x + step * origin - whole * step) * pitch + whole;
   }
+  // From a voxel with the phase of a centre to one k next to it, k from -radius to radius.
+  EK_MEMBER int64_t shift(int k) const { return k >= 0 ? k * pitch : (k + step) * pitch - 1; }
   // The same in the differences of one offset.
   EK_MEMBER int64_t difference(int64_t z, int64_t y, int64_t x) const {
     const int64_t row = (z + radius_z) * (step * (n_y - 1) + 1 + 2 * radius) + y + radius;
@@ -39,68 +41,114 @@ struct Blockwise {
   }
 };
 
-// Between a row and what is an offset away: the differences of values, and the squared ones of the image,
-// divided by the noise that speckle has there, summed along x.
-EK_INLINE void compare_rows(const Blockwise& b, int64_t o_z, int64_t o_y, int64_t o_x, int64_t z, int64_t y) {
+// Loops over lanes are given copies of what they need, which no store can change.
+
+// Between two rows of a phase: the differences of values, and the squared ones of the image, divided by the
+// noise that speckle has there.
+template <bool kPearson>
+void compare_phases(const float* p, const float* q, const float* inverses, const float* values_p,
+                    const float* values_q, float* squared, float* differences, int64_t count) {
+  const bool same = p == values_p;
+  for (int64_t i = -kLanes; i < count; i += kLanes) {
+    const F difference = load(q + i) - load(p + i);
+    const F square = difference * difference;
+    store(squared + i, kPearson ? square * load(inverses + i) : square);
+    store(differences + i, same ? difference : load(values_q + i) - load(values_p + i));
+  }
+}
+
+// Between a row and what is an offset away, summed along x.
+EK_INLINE void compare_rows(const Blockwise& b, const Offset& o, int64_t z, int64_t y) {
   for (int x = 0; x < b.step; ++x) {
-    const int64_t p = b.at(z, y, x), q = b.at(z + o_z, y + o_y, x + o_x), to = b.phase(x);
-    float* differences = b.differences + b.difference(z, y, x);
-    for (int64_t i = -1; i < b.n_x; i += kLanes) {
-      const F difference = load(b.image + q + i) - load(b.image + p + i);
-      F squared = difference * difference;
-      if (b.inverses) squared = squared * load(b.inverses + q + i);
-      store(b.squared + to + i, squared);
-      store(differences + i,
-            b.values == b.image ? difference : load(b.values + q + i) - load(b.values + p + i));
+    const int64_t p = b.at(z, y, x), q = b.at(z + o.z, y + o.y, x + o.x);
+    float *squared = b.squared + b.phase(x), *differences = b.differences + b.difference(z, y, x);
+    if (b.inverses) {
+      compare_phases<true>(b.image + p, b.image + q, b.inverses + q, b.values + p, b.values + q, squared,
+                           differences, b.n_x);
+    } else {
+      compare_phases<false>(b.image + p, b.image + q, nullptr, b.values + p, b.values + q, squared,
+                            differences, b.n_x);
     }
   }
   float* line = b.lines + (y + b.radius) * b.pitch;
-  for (int64_t i = 0; i < b.n_x; i += kLanes) {
-    F sum = load(b.squared + b.phase(-b.radius) + i);
-    for (int k = 1 - b.radius; k <= b.radius; ++k) sum = sum + load(b.squared + b.phase(k) + i);
+  const float* rows[2 * kMaxPatchRadius + 1];
+  for (int k = -b.radius; k <= b.radius; ++k) rows[k + b.radius] = b.squared + b.phase(0) + b.shift(k);
+  const int64_t count = b.n_x, last = 2 * b.radius;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    F sum = load(rows[0] + i);
+    for (int k = 1; k <= last; ++k) sum = sum + load(rows[k] + i);
     store(line + i, sum);
   }
 }
 
-// Adds what one neighbour gives to all voxels of the blocks of a row.
-EK_INLINE void add_neighbours(const Blockwise& b, int64_t c_z, int64_t c_y, F scale, F bias) {
-  const int64_t row = c_z * b.n_y + c_y;
-  for (int64_t i = 0; i < b.n_x; i += kLanes) {
-    F distance = load(b.planes + (c_z * b.step * b.n_y + c_y) * b.pitch + i);
-    for (int k = 1; k <= 2 * b.radius_z; ++k) {
-      distance = distance + load(b.planes + ((c_z * b.step + k) * b.n_y + c_y) * b.pitch + i);
-    }
-    const F weight = weight_of(distance, b.scales ? load(b.scales + row * b.pitch + i) : scale, bias);
-    float *weights = b.weights + row * b.pitch + i, *sum = b.sums + row * b.voxels() * b.pitch + i;
-    store(weights, load(weights) + weight);
-    for (int z = -b.radius_z; z <= b.radius_z; ++z) {
-      for (int y = -b.radius; y <= b.radius; ++y) {
-        const float* differences = b.differences + b.difference(c_z * b.step + z, c_y * b.step + y, 0) + i;
-        for (int x = -b.radius; x <= b.radius; ++x, sum += b.pitch) {
-          const F difference = load(differences + b.phase(x) - b.phase(0));
-          store(sum, load(sum) + weight * difference);
-        }
-      }
+// Adds what one neighbour gives to voxels of blocks that lie in a row. kRadius is that of a block, or 0 for
+// any.
+template <int kRadius>
+void add_to_row(const float* weights, const float* differences, float* sums, int64_t pitch, int any_radius,
+                int64_t count) {
+  const int radius = kRadius ? kRadius : any_radius;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const F weight = load(weights + i);
+    for (int k = 0; k <= 2 * radius; ++k) {
+      // See Blockwise::shift().
+      const int64_t from = k >= radius ? (k - radius) * pitch : (k + 1) * pitch - 1;
+      float* to = sums + k * pitch + i;
+      store(to, load(to) + weight * load(differences + from + i));
     }
   }
 }
 
-EK_INLINE void add_neighbour(const Blockwise& b, int64_t o_z, int64_t o_y, int64_t o_x, F scale, F bias) {
+// Adds what one neighbour gives to all voxels of the blocks of a row.
+template <int kRadius>
+void add_to_blocks(const Blockwise& b, int64_t c_z, int64_t c_y, F scale, F bias) {
+  const int64_t row = c_z * b.n_y + c_y, size = 2 * b.radius + 1, count = b.n_x, plane = b.n_y * b.pitch;
+  const float *distances = b.planes + (c_z * b.step * b.n_y + c_y) * b.pitch, *scales = b.scales;
+  const int planes = 2 * b.radius_z;
+  float *weights = b.weights + row * b.pitch, *current = b.current;
+  if (scales) scales += row * b.pitch;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    F distance = load(distances + i);
+    for (int k = 1; k <= planes; ++k) distance = distance + load(distances + k * plane + i);
+    const F weight = weight_of(distance, scales ? load(scales + i) : scale, bias);
+    store(current + i, weight);
+    store(weights + i, load(weights + i) + weight);
+  }
+  float* sums = b.sums + row * b.voxels() * b.pitch;
+  for (int z = -b.radius_z; z <= b.radius_z; ++z) {
+    for (int y = -b.radius; y <= b.radius; ++y, sums += size * b.pitch) {
+      const float* differences = b.differences + b.difference(c_z * b.step + z, c_y * b.step + y, 0);
+      add_to_row<kRadius>(current, differences, sums, b.pitch, b.radius, count);
+    }
+  }
+}
+
+inline void sum_lines(const float* lines, float* to, int64_t pitch, int count, int64_t blocks) {
+  for (int64_t i = 0; i < blocks; i += kLanes) {
+    F sum = load(lines + i);
+    for (int k = 1; k < count; ++k) sum = sum + load(lines + k * pitch + i);
+    store(to + i, sum);
+  }
+}
+
+inline void add_neighbour(const Blockwise& b, const Offset& o, F scale, F bias) {
   const int64_t end_z = b.step * (b.n_z - 1) + b.radius_z, end_y = b.step * (b.n_y - 1) + b.radius;
   for (int64_t z = -b.radius_z; z <= end_z; ++z) {
-    for (int64_t y = -b.radius; y <= end_y; ++y) compare_rows(b, o_z, o_y, o_x, z, y);
+    for (int64_t y = -b.radius; y <= end_y; ++y) compare_rows(b, o, z, y);
     for (int64_t c = 0; c < b.n_y; ++c) {
-      const float* line = b.lines + c * b.step * b.pitch;
       float* to = b.planes + ((z + b.radius_z) * b.n_y + c) * b.pitch;
-      for (int64_t i = 0; i < b.n_x; i += kLanes) {
-        F sum = load(line + i);
-        for (int k = 1; k <= 2 * b.radius; ++k) sum = sum + load(line + k * b.pitch + i);
-        store(to + i, sum);
-      }
+      sum_lines(b.lines + c * b.step * b.pitch, to, b.pitch, 2 * b.radius + 1, b.n_x);
     }
   }
   for (int64_t z = 0; z < b.n_z; ++z) {
-    for (int64_t y = 0; y < b.n_y; ++y) add_neighbours(b, z, y, scale, bias);
+    for (int64_t y = 0; y < b.n_y; ++y) {
+      if (b.radius == 1) {
+        add_to_blocks<1>(b, z, y, scale, bias);
+      } else if (b.radius == 2) {
+        add_to_blocks<2>(b, z, y, scale, bias);
+      } else {
+        add_to_blocks<0>(b, z, y, scale, bias);
+      }
+    }
   }
 }
 
@@ -209,13 +257,14 @@ void blockwise_tile(const NlmPlan& plan, const Tile& tile, float* memory) {
                  memory + layout.lines,
                  memory + layout.planes,
                  memory + layout.weights,
+                 memory + layout.current,
                  memory + layout.sums};
   begin_blocks(b);
   const F scale = weight_scale(F(plan.scale), F(*sigma_row(plan, tile, 0, 0))), bias(plan.bias);
   for (int64_t z = -search_z; z <= search_z; ++z) {
     for (int64_t y = -search; y <= search; ++y) {
       for (int64_t x = -search; x <= search; ++x) {
-        if (z != 0 || y != 0 || x != 0) add_neighbour(b, z, y, x, scale, bias);
+        if (z != 0 || y != 0 || x != 0) add_neighbour(b, {z, y, x}, scale, bias);
       }
     }
   }

@@ -105,6 +105,7 @@ void lay_out_blockwise(NlmPlan& plan) {
   const int64_t box = (volume ? rows(plan.d, reach) : 1) * rows(plan.h, reach) * row;
   const int64_t planes = volume ? rows(plan.d, radius) : 1;
   Space space;
+  space.take(kMostLanes);  // lanes in front of the first row are read, and forgotten
   layout.image = space.take(box);
   layout.squares = space.take(args.rician ? box : 0);
   layout.inverses = space.take(args.floor > 0.0f ? box : 0);
@@ -114,6 +115,7 @@ void lay_out_blockwise(NlmPlan& plan) {
   layout.lines = space.take(rows(plan.h, radius) * layout.pitch);
   layout.planes = space.take(planes * n_y * layout.pitch);
   layout.weights = space.take(centres * layout.pitch);
+  layout.current = space.take(layout.pitch);
   layout.sums = space.take(centres * (volume ? size : 1) * size * size * layout.pitch);
   layout.end = space.end;
 }

@@ -51,7 +51,7 @@ struct BlockwiseLayout {
   int64_t pitch = 0, origin = 0;  // of a phase of a row, and where in it block 0 of a tile is
   int64_t image = 0, squares = 0, inverses = 0, scales = 0;
   int64_t differences = 0, squared = 0, lines = 0, planes = 0;  // of one offset
-  int64_t weights = 0, sums = 0;
+  int64_t weights = 0, current = 0, sums = 0;
   int64_t end = 0;
 };
 

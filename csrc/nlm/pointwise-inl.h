@@ -15,10 +15,6 @@ EK_INLINE int64_t floor_lanes(int64_t x) {
   return x >= 0 ? x / kLanes * kLanes : -((kLanes - 1 - x) / kLanes * kLanes);
 }
 
-struct Offset {
-  int64_t z, y, x;
-};
-
 // Rows below have one pitch; voxel x of a tile is `origin + x` of all.
 struct Pointwise {
   const NlmPlan& plan;

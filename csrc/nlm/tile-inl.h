@@ -7,6 +7,10 @@
 namespace ek {
 namespace EK_ISA {
 
+struct Offset {
+  int64_t z, y, x;
+};
+
 struct Tile {
   int64_t channel;  // counted through the batch
   int64_t z, y, x, d, h, w;
