@@ -222,7 +222,9 @@ CASES = (
     Case("total_variation", "20 iterations", CUBE, denoised_image(), variation(3, 20)),
     Case("total_variation", "20, primal-dual", CUBE, denoised_image(), variation(3, 20, "primal_dual")),
     Case("anisotropic_diffusion", "gradient", CUBE, denoised_image(), diffusion(3, "gradient")),
-    Case("anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)),
+    Case(
+        "anisotropic_diffusion", "gradient, interval 5", CUBE, denoised_image(), diffusion(3, "gradient", 5)
+    ),
     Case("anisotropic_diffusion", "curvature", CUBE, denoised_image(), diffusion(3, "curvature")),
     Case("anisotropic_diffusion", "gradient", SQUARE, denoised_image(), diffusion(2, "gradient")),
     Case("srad", "", SQUARE, denoised_image(), speckle(2)),

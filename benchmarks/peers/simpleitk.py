@@ -131,9 +131,7 @@ def diffusion(task: Task) -> Run:
     smoother.SetConductanceParameter(options["conductance"])
     smoother.SetConductanceScalingUpdateInterval(options["conductance_scaling_update_interval"])
     smoother.SetNumberOfIterations(options["iterations"])
-    return Run(
-        lambda: smoother.Execute(source), lambda result: sitk.GetArrayFromImage(result)[None, None]
-    )
+    return Run(lambda: smoother.Execute(source), lambda result: sitk.GetArrayFromImage(result)[None, None])
 
 
 PEERS = (

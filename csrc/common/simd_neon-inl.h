@@ -89,6 +89,10 @@ EK_INLINE F abs_(F v) { return vabsq_f32(v.v); }
 EK_INLINE F pow2(I exponent) {
   return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(exponent.v, vdupq_n_s32(127)), 23));
 }
+EK_INLINE F pow2_of_sum(F v) {
+  const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(v.v), 23);
+  return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
+}
 EK_INLINE F floor_(F v) { return vrndmq_f32(v.v); }
 // FMIN and FMAX order zeros and pass on either operand's NaN: comparing and choosing is what the others do.
 EK_INLINE F min_(F a, F b) { return vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v); }
