@@ -96,6 +96,9 @@ EK_INLINE F pow2_of(F exponent) {
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const int32x4_t turns = vshlq_n_s32(vreinterpretq_s32_f32(bits.v), 23);
   return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(value.v), turns));
+EK_INLINE F pow2_of_sum(F v) {
+  const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(v.v), 23);
+  return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
 }
 EK_INLINE F floor_(F v) { return vrndmq_f32(v.v); }
 // FMIN and FMAX order zeros and pass on either operand's NaN: comparing and choosing is what the others do.

@@ -48,6 +48,9 @@ EK_HD EK_INLINE F pow2_of(F exponent) { return bits_to_float(float_to_bits(expon
 EK_HD EK_INLINE F scale_by_last_bits(F value, F bits) {
   return bits_to_float(float_to_bits(value) + (float_to_bits(bits) << 23));
 }
+// 2^n of n + 1.5 * 2^23, which is how a sum rounds to the whole number n: from -126 to 127. A NaN is
+// anything.
+EK_HD EK_INLINE F pow2_of_sum(F v) { return bits_to_float((float_to_bits(v) << 23) + 0x3f800000u); }
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
 EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }

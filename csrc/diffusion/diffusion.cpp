@@ -36,9 +36,9 @@ DiffusionStep step_of(const Diffusion& args, double sum) {
   const double k = -2.0 * args.conductance * args.conductance * mean;
   DiffusionStep step;
   if (k == 0.0) return step;  // nothing conducts where nothing changes
-  const double lowest = std::numeric_limits<float>::lowest();
+  const double inverse = 1.4426950408889634 / k, lowest = std::numeric_limits<float>::lowest();
   step.time_step = static_cast<float>(args.time_step);
-  step.inverse_k = static_cast<float>(1.0 / k < lowest ? lowest : 1.0 / k);
+  step.inverse_k = static_cast<float>(inverse < lowest ? lowest : inverse);
   return step;
 }
 

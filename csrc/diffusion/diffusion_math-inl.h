@@ -19,7 +19,7 @@ EK_INLINE F flux(const DiffusionStep& step, F difference, const F (&cross)[kCros
   F sum = squared(cross[0]);
   for (int i = 1; i < kCross; ++i) sum = sum + squared(cross[i]);
   const F magnitude = squared(difference) + sum * F(0.0625f);
-  const F conductance = exp_(magnitude * F(step.inverse_k));
+  const F conductance = exp2_of_negative(magnitude * F(step.inverse_k));
   if (kForm == DiffusionForm::kGradient) return difference * conductance;
   return difference / sqrt_(magnitude + F(1e-10f)) * conductance;
 }

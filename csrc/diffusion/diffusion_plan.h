@@ -23,7 +23,7 @@ struct Diffusion {
 // The constants of a pass.
 struct DiffusionStep {
   float time_step = 0.0f;
-  float inverse_k = 0.0f;  // 1 / (-2 conductance^2 mean)
+  float inverse_k = 0.0f;  // log2(e) / (-2 conductance^2 mean)
 };
 
 struct DiffusionPlan {

@@ -45,7 +45,7 @@ def check_image(
 def check_weight(value: object, name: str, *, where: str) -> float:
     """Refuse anything but a positive number that float32 can hold."""
     number = check_number(value, name, 0, where=where)
-    if not 0 < float(np.float32(min(number, 1e39))) < np.inf:
+    if number > float(np.finfo(np.float32).max) or np.float32(number) == 0:
         raise KernelError(f"{name}: want a positive number that fits float32, got {value!r}", where=where)
     return number
 

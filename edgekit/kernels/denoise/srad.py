@@ -202,7 +202,7 @@ def _change(u: Doubles, square: float) -> Doubles:
     for axis in range(u.ndim):
         behind = np.delete(coefficient.swapaxes(0, axis), 0, axis=0).swapaxes(0, axis)
         inflow += np.diff(behind * np.diff(u, axis=axis), axis=axis, prepend=0, append=0)
-    return inflow / (2 * u.ndim)  # type: ignore[no-any-return]
+    return inflow / (2 * u.ndim)
 
 
 def allocate(image: Array, **options: Any) -> tuple[Array, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import KernelError
 from edgekit.kernels.base import Case, Doubles, Operator, as_doubles
 from edgekit.kernels.checks import check_choice, check_flag, check_integer, check_number, check_threads
 from edgekit.kernels.denoise.images import (
@@ -184,7 +183,7 @@ def gradient(u: Doubles) -> Doubles:
 
 
 def _divergence(dual: Doubles) -> Doubles:
-    return sum(np.diff(part, axis=i, prepend=0) for i, part in enumerate(dual))  # type: ignore[return-value]
+    return sum(np.diff(part, axis=i, prepend=0) for i, part in enumerate(dual))  # type: ignore[no-any-return]
 
 
 def _length(vectors: Doubles) -> Doubles:

@@ -30,7 +30,8 @@ def anisotropic_diffusion(
 ) -> None:
     """The variant of :func:`edgekit.kernels.anisotropic_diffusion`."""
     curvature = form == "curvature"
-    for _, source, out in channels(image, outputs[0]):
+    for _, volume, out in channels(image, outputs[0]):
+        source = volume
         depth, height, width = source.shape
         there, sums = np.empty_like(source), np.empty(depth * height)
         step, inverse_k = np.float32(0), np.float32(0)
@@ -86,7 +87,7 @@ def _upwind(rises: bool, before: Any, after: Any) -> Any:
 
 @compiled
 def _rows(begin: int, end: int, u: Any, to: Any, step: Any, inverse_k: Any, curvature: bool) -> None:
-    depth, height, width = u.shape
+    _, height, width = u.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         before_x = ZERO
@@ -113,7 +114,7 @@ def _rows(begin: int, end: int, u: Any, to: Any, step: Any, inverse_k: Any, curv
 @compiled
 def _squares(begin: int, end: int, u: Any, sums: Any) -> None:
     """Sums of squared differences over two voxels."""
-    depth, height, width = u.shape
+    _, height, width = u.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         total = 0.0

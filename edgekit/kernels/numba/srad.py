@@ -33,7 +33,8 @@ def srad(
     dims = image.ndim - 2
     half_share, rate = np.float32(1 / (2 * dims)), np.float32(time_step / (2 * dims))
     first = starts(image, q0)
-    for at, source, out in channels(image, outputs[0]):
+    for at, volume, out in channels(image, outputs[0]):
+        source = volume
         depth, height, width = source.shape
         there, coefficient = np.empty_like(source), np.empty_like(source)
         for number in range(iterations):
@@ -68,7 +69,7 @@ def _beside(u: Any, z: int, y: int, x: int) -> Any:
 @compiled
 def _weigh(begin: int, end: int, u: Any, coefficient: Any, constants: Any) -> None:
     half_share, square, inverse = constants
-    depth, height, width = u.shape
+    _, height, width = u.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         for x in range(width):
@@ -87,7 +88,7 @@ def _weigh(begin: int, end: int, u: Any, coefficient: Any, constants: Any) -> No
 
 @compiled
 def _move(begin: int, end: int, u: Any, coefficient: Any, to: Any, rate: Any) -> None:
-    depth, height, width = u.shape
+    _, height, width = u.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         for x in range(width):

@@ -96,7 +96,7 @@ def _length(x: Any, z: Any, y: Any) -> Any:
 
 @compiled
 def _dual_rows(begin: int, end: int, ahead: Any, dual: Any, step: Any, weight: Any, pair: bool) -> None:
-    depth, height, width = ahead.shape
+    _, height, width = ahead.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         for x in range(width):
@@ -115,7 +115,7 @@ def _dual_rows(begin: int, end: int, ahead: Any, dual: Any, step: Any, weight: A
 def _primal_rows(
     begin: int, end: int, image: Any, dual: Any, u: Any, ahead: Any, step: Any, pair: bool
 ) -> None:
-    depth, height, width = image.shape
+    _, height, width = image.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         for x in range(width):
@@ -133,7 +133,7 @@ def _primal_rows(
 def _energies(
     begin: int, end: int, image: Any, u: Any, dual: Any, weight: Any, pair: bool, sums: Any
 ) -> None:
-    depth, height, width = image.shape
+    _, height, width = image.shape
     for row in range(begin, end):
         z, y = row // height, row % height
         between, energy = 0.0, 0.0
