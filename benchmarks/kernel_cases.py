@@ -227,6 +227,12 @@ def window(sigma_space: float, sigma_range: float, radius: int) -> Callable[[Gri
     return mirrored(sigma_space=sigma_space, sigma_range=sigma_range, radius=radius)
 
 
+def grid_of(sigma_space: float, sigma_range: float) -> Callable[[Grid], Options]:
+    """Of its approximation."""
+    sigmas = {"sigma_space": sigma_space, "sigma_range": sigma_range}
+    return mirrored(**sigmas, radius=None, method="grid")
+
+
 def image_and_guide(grid: Grid) -> tuple[Array, ...]:
     image, guide = noise_image((2, 1, 1, *grid))
     return image, guide
@@ -292,6 +298,7 @@ CASES = (
     Case("bilateral", "radius 4", (512, 512), only_image(), window(3.0, 1.0, 4)),
     Case("bilateral", "radius 4 uint8", (512, 512), only_image("uint8"), window(3.0, 30.0, 4)),
     Case("bilateral", "radius 5", (64, 64, 64), only_image(), window(2.0, 1.0, 5)),
+    Case("bilateral", "sigma 16 grid", (512, 512), only_image(), grid_of(16.0, 1.0)),
     Case("joint_bilateral", "radius 4", (512, 512), image_and_guide, window(3.0, 1.0, 4)),
     Case("gaussian", "sigma 2", (512, 512), only_image(), GAUSS),
     Case("gaussian", "sigma 2", (128, 128, 128), only_image(), GAUSS),

@@ -102,7 +102,7 @@ def _plane(task: Task) -> Array | None:
 def bilateral(task: Task) -> Run | None:
     import cv2
 
-    if (image := _plane(task)) is None:
+    if (image := _plane(task)) is None or task.options["radius"] is None:
         return None
     options, out = task.options, np.empty_like(image)
     arguments = (2 * options["radius"] + 1, options["sigma_range"], options["sigma_space"])

@@ -138,7 +138,7 @@ def bilateral(task: Task) -> Run | None:
     import SimpleITK as sitk
 
     image, options = task.inputs[0][0, 0], task.options
-    if image.dtype != np.float32:
+    if image.dtype != np.float32 or options["radius"] is None:
         return None
     source = sitk.GetImageFromArray(image)
     smooth = _threads(sitk.BilateralImageFilter(), task)

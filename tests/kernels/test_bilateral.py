@@ -129,6 +129,53 @@ def test_edges_of_the_guide_stay(image):
         np.testing.assert_allclose(again[..., part], smooth[..., part], atol=1e-3)
 
 
+def phantom(shape: tuple[int, ...]) -> np.ndarray:
+    """Discs or balls of several values on a slope, with noise."""
+    rng = np.random.default_rng(0)
+    at = np.moveaxis(np.indices(shape) / np.array(shape).reshape(-1, *(1 for _ in shape)), 0, -1)
+    image = 30 * at[..., -1]
+    for _ in range(12):
+        inside = np.square(at - rng.random(len(shape))).sum(-1) < rng.uniform(0.05, 0.3) ** 2
+        image = image + rng.uniform(-60, 100) * inside
+    return (image + 8 * rng.standard_normal(shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("shape", "sigma_space", "sigma_range"),
+    [((160, 160), 8.0, 30.0), ((160, 160), 16.0, 30.0), ((160, 160), 8.0, 15.0), ((40, 40, 40), 4.0, 30.0)],
+)
+def test_the_error_of_the_grid_is_what_is_stated(shape, sigma_space, sigma_range):
+    image = phantom(shape)
+    options = {"sigma_space": sigma_space, "sigma_range": sigma_range}
+    want = bilateral(image, **options, radius=int(3 * sigma_space))
+    error = (bilateral(image, **options, method="grid") - want) / sigma_range
+    assert np.abs(error).max() < 0.11 and 0.001 < np.sqrt(np.square(error).mean()) < 0.006
+
+
+@settings(max_examples=15, deadline=None)
+@given(GRIDS, st.floats(-1e6, 1e6, width=32), st.sampled_from(["mirror", "edge", "wrap", "reflect"]))
+def test_a_constant_stays_on_the_grid(grid, value, boundary):
+    image = np.full(grid, value, np.float32)
+    options = {"sigma_space": 2.0, "sigma_range": 1e6, "method": "grid", "boundary": boundary}
+    np.testing.assert_array_equal(bilateral(image, **options), image)
+
+
+def test_what_has_no_place_on_the_grid_is_refused(image):
+    options = {"sigma_space": 2.0, "sigma_range": 30.0, "method": "grid"}
+    for changed, message in (
+        ({"method": "fast"}, "method: want one of 'exact', 'grid'"),
+        ({"radius": 3}, "radius: want None for method='grid'"),
+        ({"sigma_space": 0.5}, "sigma_space: want at least 1"),
+        ({"sigma_range": 1e-3}, "sigma_range: want fewer than 1024 layers"),
+    ):
+        with pytest.raises(KernelError, match=message):
+            bilateral(image, **{**options, **changed})
+    image[3, 4, 5] = np.nan
+    with pytest.raises(KernelError, match="want finite voxels") as caught:
+        bilateral(image, **options)
+    assert caught.value.hint == "method='exact'"
+
+
 def test_what_is_not_a_number_spoils_its_windows():
     image = np.zeros((9, 40), np.float32)
     near = np.square(np.indices(image.shape) - np.array([4, 20])[:, None, None]).sum(0) <= 4

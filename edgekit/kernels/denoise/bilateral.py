@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.errors import KernelError
 from edgekit.kernels.base import Case, Operator, as_doubles
 from edgekit.kernels.checks import check_choice, check_integer, check_number, check_threads
+from edgekit.kernels.denoise import bilateral_grid
 from edgekit.kernels.denoise.images import (
     as_batch,
     check_image,
@@ -36,6 +38,7 @@ def bilateral(
     sigma_space: float,
     sigma_range: float,
     radius: int | None = None,
+    method: str = "exact",
     boundary: str = "mirror",
     spatial_ndim: int | None = None,
     out: Array | None = None,
@@ -53,12 +56,24 @@ def bilateral(
     on the number of threads nor on the instruction set, and is within 1e-5 of the definition as a share of
     the largest value. The time is proportional to the number of voxels in the window.
 
+    For wide windows ``method="grid"`` approximates the filter whose weights in space are those of a whole
+    Gaussian, on a coarse grid of space and values; see :mod:`edgekit.kernels.denoise.bilateral_grid`. Beside
+    the exact filter with a radius of 3 ``sigma_space``, on images of discs or balls with noise and for
+    ``sigma_space`` from 4 to 16, it is off by 0.003 to 0.006 ``sigma_range`` in the root of the mean square,
+    and by 0.03 to 0.1 at most. Its time depends little on ``sigma_space``. It takes some 40 bytes for each
+    voxel of the image extended by 3 ``sigma_space``, and 32 for each cell, of which ``2 (high - low) /
+    sigma_range`` layers have 4 for every square of ``sigma_space``, or 8 for every cube. Cells are filled on
+    one thread.
+
     Args:
         image: [H, W] or [D, H, W], or a batch as ``spatial_ndim`` says, whose channels are filtered each by
             itself; float32, float16, uint8 or int16, C-contiguous.
         sigma_space: Standard deviation of the weights in space, in voxels, at least 1e-15.
         sigma_range: That in values of the image, at least 1e-15.
-        radius: Of the window, in voxels, 1 to 100; by default 1.5 ``sigma_space``, rounded, as in OpenCV.
+        radius: Of the window, in voxels, 1 to 100; by default 1.5 ``sigma_space``, rounded, as in OpenCV. Not
+            with the grid.
+        method: ``"exact"`` or ``"grid"``, which wants finite voxels, a ``sigma_space`` of at least 1, and a
+            ``sigma_range`` that is not tiny beside the range of the image.
         boundary: How the image goes on outside: ``"zero"``, ``"edge"``, ``"mirror"``, ``"reflect"`` or
             ``"wrap"``.
         spatial_ndim: 2 for an image [N, C, H, W], 3 for [N, C, D, H, W]; None for a plain one.
@@ -74,12 +89,23 @@ def bilateral(
     """
     where = "bilateral"
     source = check_image(image, "image", where=where, spatial_ndim=spatial_ndim)
+    check_choice(method, "method", ("exact", "grid"), where=where)
+    if method == "grid" and radius is not None:
+        raise KernelError(
+            f"radius: want None for method='grid', whose windows have no end, got {radius!r}", where=where
+        )
     options = check_window(where, sigma_space, sigma_range, radius, boundary)
+    batch = as_batch(source, spatial_ndim)
+    if method == "grid":
+        for channel in batch.reshape(-1, *batch.shape[2:]):
+            bilateral_grid.check_grid(channel, sigma_space, sigma_range, boundary, where=where)
+        options["radius"] = None
     target = check_result(out, source, where=where)
     OPERATOR.execute(
-        (as_batch(source, spatial_ndim),),
+        (batch,),
         (as_batch(target, spatial_ndim),),
         threads=check_threads(threads, where=where),
+        method=method,
         **options,
     )
     return like(target, image) if out is None else out
@@ -133,11 +159,24 @@ def _native(
     isa: str,
     sigma_space: float,
     sigma_range: float,
-    radius: int,
+    radius: int | None,
     boundary: str,
+    method: str = "exact",
     spatial_ndim: int | None = None,
 ) -> None:
     del spatial_ndim
+    if method == "grid" or radius is None:
+        bilateral_grid.native(
+            module,
+            image,
+            outputs=outputs,
+            threads=threads,
+            isa=isa,
+            boundary=boundary,
+            sigma_space=sigma_space,
+            sigma_range=sigma_range,
+        )
+        return
     offsets, weights = window(image.ndim - 2, radius, sigma_space)
     module.bilateral(
         image,
@@ -151,8 +190,11 @@ def _native(
     )
 
 
-def reference(image: Array, **options: Any) -> tuple[Array]:
-    """The definition in float64."""
+def reference(image: Array, *, method: str = "exact", **options: Any) -> tuple[Array]:
+    """The definition in float64, of the filter or of its approximation."""
+    if method == "grid":
+        kept = {name: options[name] for name in ("sigma_space", "sigma_range", "boundary")}
+        return bilateral_grid.reference(image, **kept)
     return weighted_mean(image, image, **options)
 
 
@@ -205,6 +247,10 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
             "spatial_ndim": image.ndim - 2,
         }
         yield Case(f"{label} {option_names(options)}", (image,), options)
+        if number % 9 == 0 and np.isfinite(image).all():
+            coarse = {**options, "sigma_space": (1.0, 2.7)[number % 2], "sigma_range": 60.0, "radius": None}
+            coarse["method"] = "grid"
+            yield Case(f"{label} {option_names(coarse)}", (image,), coarse)
 
 
 # Half of it is the polynomial of the weights.

@@ -67,9 +67,7 @@ def surrounded(image: Array, reach: Sequence[int], boundary: str) -> Doubles:
         size = image.shape[axis]
         index = extend(np.arange(-more, size + more), size, boundary)
         around = np.take(around, np.maximum(index, 0), axis=axis)
-        outside = [slice(None)] * around.ndim
-        outside[axis] = index == OUTSIDE
-        around[tuple(outside)] = 0
+        np.moveaxis(around, axis, 0)[index == OUTSIDE] = 0
     return around
 
 

@@ -125,7 +125,8 @@ def allocate(image: Array, guide: Array, **options: Any) -> tuple[Array]:
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Those of the bilateral filter, with guides of other types and fewer channels."""
-    for number, case in enumerate(bilateral_cases(rng)):
+    exact = (case for case in bilateral_cases(rng) if "method" not in case.options)
+    for number, case in enumerate(exact):
         (image,) = case.inputs
         shape = image.shape if number % 2 else (len(image), 1, *image.shape[2:])
         values = 40 + 60 * (np.indices(shape).sum(0) // 3 % 2) + 10 * rng.standard_normal(shape)

@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 
 from edgekit.kernels.base import rounded
-from edgekit.kernels.denoise.bilateral import decay_of, window
+from edgekit.kernels.denoise.bilateral import decay_of, reference, window
 from edgekit.kernels.interpolation import BOUNDARIES
 from edgekit.kernels.numba.jit import compiled, each_row
 from edgekit.kernels.numba.mathematics import OUTSIDE, ZERO, extended
 from edgekit.spec import Array
 
 
-def run(image: Array, *, outputs: Sequence[Array], threads: int, **options: Any) -> None:
-    """The variant of :func:`edgekit.kernels.bilateral`."""
+def run(
+    image: Array, *, outputs: Sequence[Array], threads: int, method: str = "exact", **options: Any
+) -> None:
+    """The variant of :func:`edgekit.kernels.bilateral`; the grid is that of the reference."""
+    if method == "grid":
+        (result,) = reference(image, method=method, **options)
+        outputs[0][...] = rounded(result, image.dtype)
+        return
     run_joint(image, image, outputs=outputs, threads=threads, **options)
 
 
