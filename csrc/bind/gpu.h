@@ -6,8 +6,8 @@
 #include <string>
 
 #include "adjoint/adjoint_plan.h"
-#include "diffusion/diffusion_plan.h"
 #include "bilateral/bilateral_plan.h"
+#include "diffusion/diffusion_plan.h"
 #include "filter/filter_plan.h"
 #include "gaussian/gaussian_plan.h"
 #include "gradient/gradient_plan.h"

@@ -72,19 +72,9 @@ EK_INLINE void store(uint8_t* p, F v) {
 
 EK_INLINE F sqrt_(F v) { return _mm256_sqrt_ps(v.v); }
 EK_INLINE F abs_(F v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v.v); }
-EK_INLINE F pow2(I exponent) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(exponent.v, _mm256_set1_epi32(127)), 23));
-}
-constexpr float kExponents = 12583039.0f;
-EK_INLINE F pow2_of(F exponent) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(exponent.v), 23));
-}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const __m256i turns = _mm256_slli_epi32(_mm256_castps_si256(bits.v), 23);
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value.v), turns));
-EK_INLINE F pow2_of_sum(F v) {
-  const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(v.v), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(0x3f800000)));
 }
 EK_INLINE F floor_(F v) { return _mm256_floor_ps(v.v); }
 EK_INLINE F min_(F a, F b) { return _mm256_min_ps(a.v, b.v); }

@@ -70,19 +70,9 @@ EK_INLINE void store(uint8_t* p, F v) {
 
 EK_INLINE F sqrt_(F v) { return _mm512_sqrt_ps(v.v); }
 EK_INLINE F abs_(F v) { return _mm512_abs_ps(v.v); }
-EK_INLINE F pow2(I exponent) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(exponent.v, _mm512_set1_epi32(127)), 23));
-}
-constexpr float kExponents = 12583039.0f;
-EK_INLINE F pow2_of(F exponent) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(exponent.v), 23));
-}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const __m512i turns = _mm512_slli_epi32(_mm512_castps_si512(bits.v), 23);
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value.v), turns));
-EK_INLINE F pow2_of_sum(F v) {
-  const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(v.v), 23);
-  return _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(0x3f800000)));
 }
 EK_INLINE F floor_(F v) { return _mm512_roundscale_ps(v.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 EK_INLINE F min_(F a, F b) { return _mm512_min_ps(a.v, b.v); }

@@ -86,19 +86,9 @@ EK_INLINE void store(uint8_t* p, F v) {
 
 EK_INLINE F sqrt_(F v) { return vsqrtq_f32(v.v); }
 EK_INLINE F abs_(F v) { return vabsq_f32(v.v); }
-EK_INLINE F pow2(I exponent) {
-  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(exponent.v, vdupq_n_s32(127)), 23));
-}
-constexpr float kExponents = 12583039.0f;
-EK_INLINE F pow2_of(F exponent) {
-  return vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(exponent.v), 23));
-}
 EK_INLINE F scale_by_last_bits(F value, F bits) {
   const int32x4_t turns = vshlq_n_s32(vreinterpretq_s32_f32(bits.v), 23);
   return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(value.v), turns));
-EK_INLINE F pow2_of_sum(F v) {
-  const int32x4_t exponent = vshlq_n_s32(vreinterpretq_s32_f32(v.v), 23);
-  return vreinterpretq_f32_s32(vaddq_s32(exponent, vdupq_n_s32(0x3f800000)));
 }
 EK_INLINE F floor_(F v) { return vrndmq_f32(v.v); }
 // FMIN and FMAX order zeros and pass on either operand's NaN: comparing and choosing is what the others do.

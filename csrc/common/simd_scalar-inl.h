@@ -38,19 +38,10 @@ EK_INLINE void store(int16_t* p, F v) { *p = static_cast<int16_t>(__builtin_rint
 
 EK_HD EK_INLINE F sqrt_(F v) { return __builtin_sqrtf(v); }
 EK_HD EK_INLINE F abs_(F v) { return __builtin_fabsf(v); }
-// 2^exponent, for exponents from -126 to 127.
-EK_HD EK_INLINE F pow2(I exponent) { return bits_to_float(static_cast<uint32_t>(exponent + 127) << 23); }
-// 2^n given kExponents + n, for n from -127 (which gives 0) to 127; other numbers give anything. The sum of
-// kExponents and what is no whole number is rounded to one.
-constexpr float kExponents = 12583039.0f;  // 1.5 * 2^23 + 127: its low bits are the exponent's
-EK_HD EK_INLINE F pow2_of(F exponent) { return bits_to_float(float_to_bits(exponent) << 23); }
 // value * 2^n, where n is what `bits` has as its last bits when it is read as an integer.
 EK_HD EK_INLINE F scale_by_last_bits(F value, F bits) {
   return bits_to_float(float_to_bits(value) + (float_to_bits(bits) << 23));
 }
-// 2^n of n + 1.5 * 2^23, which is how a sum rounds to the whole number n: from -126 to 127. A NaN is
-// anything.
-EK_HD EK_INLINE F pow2_of_sum(F v) { return bits_to_float((float_to_bits(v) << 23) + 0x3f800000u); }
 EK_HD EK_INLINE F floor_(F v) { return __builtin_floorf(v); }
 // Both return the second operand when one is NaN.
 EK_HD EK_INLINE F min_(F a, F b) { return a < b ? a : b; }

@@ -11,6 +11,8 @@ namespace EK_ISA {
 // Without noise it is so large that only patches that are the same have a weight.
 EK_HD EK_INLINE F weight_scale(F scale, F sigma) { return min_(scale / (sigma * sigma), F(3e38f)); }
 
+constexpr float kExponents = 12583039.0f;  // 1.5 * 2^23 + 127: its last bits are those of an exponent
+
 // 2^-max(0, sum * scale - bias) with a relative error below 3e-7, and 0 below 2^-126. NaN stays.
 EK_HD EK_INLINE F weight_of(F sum, F scale, F bias) {
   const F t = min_(F(127.0f), max_(F(0.0f), sum * scale - bias));
@@ -21,7 +23,7 @@ EK_HD EK_INLINE F weight_of(F sum, F scale, F bias) {
   power = power * r + F(0.240222424f);
   power = power * r + F(-0.693147004f);
   power = power * r + F(1.0f);
-  return power * pow2_of(exponent);
+  return power * scale_by_last_bits(F(0.0f), exponent);
 }
 
 // What is written, given what is left of the sums over neighbours: u, or its square, plus a difference.

@@ -3,8 +3,9 @@
     from edgekit.torch import denoising
     calm = denoising.non_local_means(image, sigma=0.1)          # image [N, C, H, W] or [N, C, D, H, W]
 
-They run edgekit's kernels on tensors of the CPU, under ``torch.compile`` and ``torch.export`` as well, and have
-no derivatives: a backward pass through one raises torch's error. On other devices they raise a KernelError.
+They run edgekit's kernels on tensors of the CPU, under ``torch.compile`` and ``torch.export`` as well, and
+have no derivatives: a backward pass through one raises torch's error. On other devices they raise a
+KernelError.
 """
 
 from __future__ import annotations
