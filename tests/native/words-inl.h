@@ -23,6 +23,7 @@ EK_INLINE void float_words(const test::Words& w, int64_t x) {
   put(sqrt_(a));
   put(abs_(a));
   put(pow2(min_(max_(load(w.i + x), I(-126)), I(127))));
+  put(pow2_of(F(kExponents) + min_(max_(a, F(-127.0f)), F(127.0f))));
   put(exp_(a));
   put(floor_(a));
   put(min_(a, b));

@@ -27,7 +27,7 @@ struct Words {
   float* odd_out = nullptr;
   int32_t* wrong_out = nullptr;  // one number: how often a word about all lanes is wrong
 };
-constexpr int64_t kFloatWords = 28, kIntWords = 9;
+constexpr int64_t kFloatWords = 29, kIntWords = 9;
 
 }  // namespace test
 

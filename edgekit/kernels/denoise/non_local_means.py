@@ -50,8 +50,8 @@ def non_local_means(
     2008).
 
     The means are ``u(p) + sum(w (u(q) - u(p))) / sum(w)`` in float32, so that a constant is kept exactly. A
-    NaN or an infinity spoils what is around it, as far as neighbours and their patches reach. The result depends neither on the number of
-    threads nor on the instruction set.
+    NaN or an infinity spoils what is around it, as far as neighbours and their patches reach. The result
+    depends neither on the number of threads nor on the instruction set.
 
     Args:
         image: [H, W] or [D, H, W]; with ``spatial_ndim`` 2 [N, C, H, W], with 3 [N, C, D, H, W]. float32,
@@ -73,7 +73,8 @@ def non_local_means(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array like ``image``, of its kind. Each thread needs a few MiB meanwhile.
+        ``out``, or a new array like ``image``, of its kind. Each thread needs up to 5 MiB meanwhile, with
+        large radii in volumes up to 13.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
