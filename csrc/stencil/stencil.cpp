@@ -6,9 +6,9 @@ namespace ek {
 namespace {
 
 // What is in the cache of a core while a wave passes. A plane that is too large for it still works.
-constexpr int64_t kCacheBytes = int64_t{3} << 19;
+constexpr int64_t kCacheBytes = int64_t{1} << 21;
 // Iterations of a pass: more of them save memory traffic, and repeat more of what surrounds a task.
-constexpr int kMostOfFlat = 16, kMostOfVolume = 5;
+constexpr int kMostOfFlat = 16, kMostOfVolume = 8;
 constexpr int64_t kFewestRows = 16;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
