@@ -19,6 +19,7 @@ from edgekit.kernels.denoise.images import (
     check_image,
     check_result,
     images,
+    large_images,
     option_names,
     shifted,
     surrounded,
@@ -81,7 +82,8 @@ def bilateral(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array like ``image``. Integers are rounded to nearest.
+        ``out``, or a new array like ``image``. Integers are rounded to nearest. Meanwhile every thread needs
+        room for a block with what surrounds it: under 1 MiB for radii up to 8.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
@@ -238,7 +240,7 @@ def allocate(image: Array, **options: Any) -> tuple[Array]:
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Every image; windows, boundaries and the standard deviations vary along."""
-    for number, (label, image) in enumerate(images(rng)):
+    for number, (label, image) in enumerate([*images(rng), *large_images(rng)]):
         options = {
             "sigma_space": (1.5, 0.6, 30.0)[number % 3],
             "sigma_range": (25.0, 4.0, 1e4, 300.0, 1e-3)[number % 5],

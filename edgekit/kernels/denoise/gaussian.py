@@ -17,6 +17,7 @@ from edgekit.kernels.denoise.images import (
     check_image,
     check_result,
     images,
+    large_images,
     option_names,
     shifted,
     surrounded,
@@ -168,7 +169,7 @@ def allocate(image: Array, **options: Any) -> tuple[Array]:
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Every image; standard deviations, one for all or one each, and boundaries vary along."""
-    for number, (label, image) in enumerate(images(rng)):
+    for number, (label, image) in enumerate([*images(rng), *large_images(rng)]):
         axes = image.ndim - 2
         some = ((2.0, 0.0, 0.7), (0.3, 5.0, 1.0), (0.0, 0.0, 2.5), (0.0, 3.0, 0.0))[number % 4]
         options = {

@@ -17,7 +17,15 @@ from edgekit.kernels.checks import (
     check_output,
     check_threads,
 )
-from edgekit.kernels.denoise.images import as_batch, check_image, images, option_names, shifted, surrounded
+from edgekit.kernels.denoise.images import (
+    as_batch,
+    check_image,
+    images,
+    large_images,
+    option_names,
+    shifted,
+    surrounded,
+)
 from edgekit.kernels.denoise.joint_bilateral import check_guide
 from edgekit.kernels.exchange import like
 from edgekit.kernels.interpolation import BOUNDARIES
@@ -158,7 +166,7 @@ def allocate(image: Array, guide: Array | None = None, **options: Any) -> tuple[
 
 def cases(rng: np.random.Generator) -> Iterator[Case]:
     """Every image by itself and with guides; radii, epsilons, boundaries and the guides' types vary along."""
-    for number, (label, image) in enumerate(images(rng)):
+    for number, (label, image) in enumerate([*images(rng), *large_images(rng)]):
         options = {
             "radius": (1, 2, 4, 9)[number % 4],
             "epsilon": (400.0, 1.0, 1e-2)[number % 3],

@@ -112,6 +112,13 @@ def images(rng: np.random.Generator, *, special: bool = True) -> Iterator[tuple[
             yield f"{label} {grid}", image
 
 
+def large_images(rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+    """Images that take several tasks along every axis, with a label."""
+    for shape, dtype in (((1, 2, 70, 530), "float32"), ((1, 1, 18, 37, 140), "int16")):
+        values = 60 * (np.indices(shape).sum(0) // 11 % 3) + 20 * rng.standard_normal(shape)
+        yield f"large {shape} {dtype}", values.astype(dtype)
+
+
 def option_names(options: dict[str, Any]) -> str:
     """Options as a case's label shows them."""
     return " ".join(f"{name}={value}" for name, value in options.items())
