@@ -106,13 +106,13 @@ void spread_nans(const MedianPlan& plan, int64_t channel, const Box& box, float*
 
 // Sorts along z the rows as they were read. Returns how many values are no number, which count as 0.
 template <class Window, bool kFloats>
-EK_INLINE int sort_depth(const float* read, float* to, int64_t width) {
+EK_INLINE int sort_depth(const float* read, int64_t step, float* to, int64_t width) {
   using Net = typename Window::Depth;
   int nans = 0;
   for (int64_t x = 0; x < width; x += kLanes) {
     F v[Net::kWires];
     for (int i = 0; i < Net::kWires; ++i) {
-      v[i] = load(read + i * kMedianPitch + x);
+      v[i] = load(read + i * step + x);
       if constexpr (kFloats) {
         const M unknown = is_nan(v[i]);
         nans += count(unknown);
@@ -129,9 +129,16 @@ EK_INLINE int sort_depth(const float* read, float* to, int64_t width) {
 template <class Window>
 EK_INLINE int read_sorted(const MedianPlan& plan, int64_t channel, const Box& box, float* read, float* to) {
   const Tensor& image = plan.args.image;
+  const int64_t end = box.x + (box.w + kLanes - 1) / kLanes * kLanes;
+  if (image.type == Type::kFloat32 && box.z >= 0 && box.z + box.d <= image.d && box.y >= 0 &&
+      box.y < image.h && box.x >= 0 && end <= image.w) {
+    const int64_t first = ((channel * image.d + box.z) * image.h + box.y) * image.w + box.x;
+    return sort_depth<Window, true>(image.as<const float>() + first, image.h * image.w, to, box.w);
+  }
   read_box(image, channel, box, plan.args.boundary, read, kMedianPitch);
   const bool floats = image.type == Type::kFloat32 || image.type == Type::kFloat16;
-  return floats ? sort_depth<Window, true>(read, to, box.w) : sort_depth<Window, false>(read, to, box.w);
+  return floats ? sort_depth<Window, true>(read, kMedianPitch, to, box.w)
+                : sort_depth<Window, false>(read, kMedianPitch, to, box.w);
 }
 
 template <class Window, int kRadius>

@@ -9,6 +9,8 @@ namespace {
 
 // Enough that the rows above the first one, which a task sorts anew, count little.
 constexpr int64_t kRowsPerTask = 32;
+// For columns of more voxels, so that their sorted lists stay in the cache.
+constexpr int64_t kFewColumns = 128, kShort = 9;
 
 int64_t workspace_of(const Median& args) {
   const int64_t side = 2 * args.radius + 1, depth = args.dims == 3 ? side : 1, column = side * depth;
@@ -37,7 +39,8 @@ MedianPlan plan_median(const Median& args) {
   MedianPlan plan;
   plan.args = args;
   plan.rows = std::min(args.image.h, kRowsPerTask);
-  plan.width = std::min(args.image.w, kMedianColumns - 2 * args.radius);
+  const int64_t side = 2 * args.radius + 1, column = args.dims == 3 ? side * side : side;
+  plan.width = std::min(args.image.w, (column > kShort ? kFewColumns : kMedianColumns) - 2 * args.radius);
   plan.strips = parts(args.image.h, plan.rows);
   plan.segments = parts(args.image.w, plan.width);
   plan.workers.workspace = args.workspace;

@@ -18,9 +18,9 @@ struct Median {
   Workspace workspace;  // of as many bytes for each worker as plan_median() says
 };
 
-// Columns that a task works on at once: some vectors of any instruction set, and few enough that their sorted
-// lists stay in the cache. A task's rows are as many more voxels wide as a vector may read beside them.
-constexpr int64_t kMedianColumns = 128, kMedianPitch = kMedianColumns + 16;
+// Columns that a task works on at once, at most: some vectors of any instruction set. A task's rows are as
+// many more voxels wide as a vector may read beside them.
+constexpr int64_t kMedianColumns = 272, kMedianPitch = kMedianColumns + 16;
 
 // A task is some rows of one plane, as wide as columns of a window with its radius on both sides allow.
 struct MedianPlan {

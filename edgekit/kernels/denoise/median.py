@@ -49,7 +49,7 @@ def median(
         threads: How many threads to use; as many as the process may run on by default.
 
     Returns:
-        ``out``, or a new array like ``image``, of its kind. Each thread needs up to 150 KiB meanwhile.
+        ``out``, or a new array like ``image``, of its kind. Each thread needs up to 300 KiB meanwhile.
 
     Raises:
         KernelError: An argument is not as described, has an empty axis, one of more than 2^24 or a total of
@@ -121,9 +121,10 @@ def cases(rng: np.random.Generator) -> Iterator[Case]:
             options = {"radius": radius, "boundary": boundary, "spatial_ndim": image.ndim - 2}
             yield Case(f"{label} radius {radius} {boundary} {turn}", (image,), options)
     # Wider than a task's columns, and taller than its rows.
-    wide = rng.integers(0, 9, (1, 1, 70, 275)).astype(np.uint8)
-    deep = rng.standard_normal((1, 1, 4, 35, 131)).astype(np.float32)
-    large: tuple[Array, ...] = (wide, deep)
+    wide = rng.integers(0, 9, (1, 1, 35, 575)).astype(np.uint8)
+    long = rng.standard_normal((1, 1, 70, 575)).astype(np.float32)
+    deep = rng.standard_normal((1, 1, 4, 35, 290)).astype(np.float32)
+    large: tuple[Array, ...] = (wide, long, deep)
     for image, radius in itertools.product(large, range(1, MAX_RADIUS + 1)):
         options = {"radius": radius, "boundary": "edge", "spatial_ndim": image.ndim - 2}
         yield Case(f"large {image.shape} radius {radius}", (image,), options)
