@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.library import custom_op
@@ -26,7 +25,8 @@ from edgekit.kernels.base import OPERATORS
 _OPTIONS = {
     "anisotropic_diffusion": "int iterations=5, float? time_step=None, float conductance=1.0, "
     "str form='gradient', int conductance_scaling_update_interval=1",
-    "bilateral": "float sigma_space, float sigma_range, int? radius=None, str boundary='mirror'",
+    "bilateral": "float sigma_space, float sigma_range, int? radius=None, str method='exact', "
+    "str boundary='mirror'",
     "gaussian": "float sigma, float truncate=4.0, str boundary='mirror'",
     "guided_filter": "int radius, float epsilon, str boundary='mirror'",
     "median": "int radius=1, str boundary='mirror'",
@@ -50,13 +50,9 @@ def _run(name: str, image: Tensor, options: dict[str, Any]) -> Tensor:
         )
     if image.dtype == torch.bfloat16:
         return _run(name, image.float(), options).to(image.dtype)
-    operator, spatial_ndim = OPERATORS[name], image.dim() - 2
-    array = image.detach().contiguous().numpy()
-    if image.dtype == torch.float64:
-        result = operator.reference(array, spatial_ndim=spatial_ndim, **options)[0]
-        return torch.from_numpy(np.ascontiguousarray(result, np.float64))
-    threads = torch.get_num_threads()
-    return torch.from_numpy(operator.function(array, spatial_ndim=spatial_ndim, threads=threads, **options))
+    array, threads = image.detach().contiguous().numpy(), torch.get_num_threads()
+    result = OPERATORS[name].function(array, spatial_ndim=image.dim() - 2, threads=threads, **options)
+    return torch.from_numpy(result)
 
 
 def _register(name: str) -> Callable[..., Tensor]:

@@ -50,7 +50,8 @@ ek::NonLocalMeans problem(Source& source, bool pearson) {
   args.dims = static_cast<int>(source.any({2, 3}));
   args.patch_radius = static_cast<int>(args.dims == 2 ? source.between(1, 4) : source.any({1, 1, 1, 2}));
   args.search_radius = static_cast<int>(args.dims == 2 ? source.between(1, 3) : 1);
-  args.image = shape(source, source.between(1, 2), source.between(1, 2), args.dims);
+  const int64_t n = source.between(1, 2), c = source.between(1, 2);  // in this order everywhere
+  args.image = shape(source, n, c, args.dims);
   // A device's thread looks at all there is: in fewer voxels where that is much.
   const int64_t limit = args.patch_radius > 1 || args.dims == 3 ? 600 : 4000;
   while (args.image.elements() > limit) {

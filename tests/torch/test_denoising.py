@@ -58,9 +58,6 @@ def test_results_are_those_of_the_kernel(name, shape):
     got = getattr(denoising, name)(tensor, **options)
     np.testing.assert_array_equal(got.numpy(), want)
     assert got.dtype == torch.float32
-    precise = getattr(denoising, name)(tensor.double(), **options)
-    assert precise.dtype == torch.float64
-    np.testing.assert_allclose(precise.numpy(), want, atol=2e-5)
     assert getattr(denoising, name)(tensor.bfloat16(), **options).dtype == torch.bfloat16
 
 
@@ -72,6 +69,7 @@ def test_compiles_and_exports_as_one_node(name):
 
     tensor = image(1, 1, 12, 16)
     want = Calm()(tensor)
+    torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(Calm(), backend="eager", fullgraph=True)(tensor), want)
     program = torch.export.export(Calm(), (tensor,))
     assert f"torch.ops.edgekit.{name}.default" in program.graph_module.code
@@ -97,6 +95,8 @@ def test_there_is_no_derivative_and_torch_says_so():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(KernelError, match=r"want \[N, C, H, W\] or"):
         denoising.median(image(6, 7))
+    with pytest.raises(KernelError, match="want float32 or float16 or uint8 or int16, got float64"):
+        denoising.median(image(1, 1, 6, 7).double())
     with pytest.raises(KernelError, match="radius"):
         denoising.median(image(1, 1, 6, 7), radius=0)
     with pytest.raises(KernelError, match="on meta") as caught:
