@@ -39,7 +39,8 @@ void exercise(Source& source, Check& check) {
   ek::Median args;
   args.dims = static_cast<int>(source.any({3, 2}));
   args.radius = static_cast<int>(source.between(1, ek::kMaxMedianRadius));
-  args.image = shape(source, source.between(1, 2), source.between(1, 2), args.dims);
+  const int64_t n = source.between(1, 2), c = source.between(1, 2);  // in this order everywhere
+  args.image = shape(source, n, c, args.dims);
   args.image.type = source.any({ek::Type::kFloat32, ek::Type::kFloat16, ek::Type::kUint8, ek::Type::kInt16});
   args.boundary = source.any({ek::Boundary::kZero, ek::Boundary::kEdge, ek::Boundary::kMirror,
                               ek::Boundary::kReflect, ek::Boundary::kWrap});
