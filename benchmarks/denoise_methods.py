@@ -70,7 +70,6 @@ class Unit:
 
 # Standard deviations and weights are chosen as multiples of the noise, which every method is told.
 _TIMES = (0.4, 0.6, 0.8, 1.0, 1.25, 1.6, 2.0, 2.5)
-_FLAT = ("gaussian", "rician")
 
 
 def _non_local_means(noisy: Noisy, *, strength: float, search: int, patch: int, method: str) -> Array:
@@ -124,8 +123,21 @@ def _time_step(noisy: Noisy) -> float:
     return 1 / 2 ** (noisy.image.ndim + 1)
 
 
-def _speckle(noisy: Noisy, *, method: str, **options: Any) -> Array:
-    return kernels.speckle_reduce(noisy.image, method=method, threads=1, **options)
+def _obnlm(noisy: Noisy, *, strength: float, search: int, patch: int) -> Array:
+    level = float(noisy.clean.mean())
+    return kernels.obnlm(
+        noisy.image,
+        sigma=noisy.sigma / np.sqrt(level),  # of what the root of the intensity is multiplied by
+        strength=strength,
+        search_radius=search,
+        patch_radius=patch,
+        floor=level / 50,
+        threads=1,
+    )
+
+
+def _srad(noisy: Noisy, *, decay: float, iterations: int) -> Array:
+    return kernels.srad(np.maximum(noisy.image, 0), iterations=iterations, decay=decay, threads=1)
 
 
 def _search(*radii: int, method: str, patches: tuple[int, ...] = (1, 2)) -> tuple[Options, ...]:
@@ -175,6 +187,20 @@ OURS = (
     ),
     Method("edgekit Gaussian", _gaussian, {"sigma": (0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.3)}),
     Method("edgekit median", _median, {}, tuple({"radius": r} for r in (1, 2))),
+    Method(
+        "edgekit speckle, blocks",
+        _obnlm,
+        {"strength": _TIMES},
+        tuple({"search": s, "patch": 1} for s in (2, 3, 5)),
+        noises=("speckle",),
+    ),
+    Method(
+        "edgekit speckle, diffusion",
+        _srad,
+        {"decay": (0.02, 1 / 6, 0.5)},
+        tuple({"iterations": n} for n in (3, 5, 10, 20)),
+        noises=("speckle",),
+    ),
     *(
         Method(
             f"edgekit diffusion, {form}",
