@@ -271,18 +271,16 @@ def _scipy_median(noisy: Noisy, *, radius: int) -> Array:
 
 
 def _dipy(noisy: Noisy, *, strength: float, search: int, method: str) -> Array:
-    if method == "blockwise":
-        from dipy.denoise.non_local_means import non_local_means as run
-    else:
-        from dipy.denoise.nlmeans import nlmeans as run
-    options: dict[str, Any] = {"num_threads": 1} if method == "classic" else {}
-    return run(
+    from dipy.denoise.nlmeans import nlmeans
+
+    return nlmeans(
         noisy.image,
-        sigma=strength * noisy.sigma,
+        strength * noisy.sigma,
         patch_radius=1,
         block_radius=search,
         rician=noisy.noise == "rician",
-        **options,
+        num_threads=1,
+        method=method,
     )
 
 
