@@ -32,6 +32,11 @@ from denoise_methods import OURS, PEERS, Method, Options
 from edgekit import atomic, machine
 from edgekit.kernels import native_status
 
+ROOT = Path(__file__).resolve().parent.parent
+KEPT = ROOT / "benchmarks" / "results" / "denoising.json"
+PAGE, PICTURE = ROOT / "docs" / "denoising.md", ROOT / "docs" / "denoising.png"
+BEGIN, END = "<!-- figures of denoising: benchmarks/bench_denoise.py -->", "<!-- end -->"
+
 # Of PSNR: nobody sees less.
 EQUAL_DB = 0.1
 
@@ -166,6 +171,53 @@ def unanswered(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     return best, others
 
 
+def markdown(rows: Sequence[Row]) -> str:
+    """What docs/denoising.md says: the best of all peers on each kind, and what answers it."""
+    lines = [
+        "| images | best of all peers | edgekit, as good | times as fast | edgekit's best | in |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for kind in dict.fromkeys(row.kind for row in rows):
+        here = [row for row in rows if row.kind == kind]
+        ours = [row for row in here if row.ours]
+        peer, best = (
+            max(part, key=lambda row: row.psnr_db) for part in ([r for r in here if not r.ours], ours)
+        )
+        found = answer(peer, ours)
+        cells = [
+            kind,
+            described(peer),
+            *(("none", "–") if found is None else (described(found), speed(peer, found))),
+        ]
+        lines.append(f"| {' | '.join(cells)} | {best.psnr_db:.2f} dB | {best.time_s * 1e3:.3g} ms |")
+    return "\n".join(lines)
+
+
+def described(row: Row) -> str:
+    name = row.method.removeprefix("edgekit ").removesuffix(", volume")
+    return f"{name}, {row.psnr_db:.2f} dB in {row.time_s * 1e3:.3g} ms"
+
+
+def speed(peer: Row, ours: Row) -> str:
+    return f"{peer.time_s / ours.time_s:.0f}×"
+
+
+def keep(rows: Sequence[Row], cpu: str) -> None:
+    """Writes the figures, and the page's table and picture."""
+    lines = ",\n".join(json.dumps(dataclasses.asdict(row)) for row in rows)
+    KEPT.write_text(f'{{"cpu": {json.dumps(cpu)}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(f"{BEGIN}\n")
+    PAGE.write_text(
+        f"{before}{BEGIN}\n{page_section(rows, cpu)}\n{END}{rest.partition(END)[2]}", encoding="utf-8"
+    )
+    plot(rows, PICTURE)
+
+
+def page_section(rows: Sequence[Row], cpu: str) -> str:
+    return f"{markdown(rows)}\n\nOne thread of an {cpu}."
+
+
 def plot(rows: Sequence[Row], path: Path) -> None:
     """PSNR against time, a panel for each kind."""
     import matplotlib
@@ -174,36 +226,33 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot
 
     kinds = list(dict.fromkeys(row.kind for row in rows))
-    figure, panels = pyplot.subplots(1, len(kinds), figsize=(4.6 * len(kinds), 4.8), squeeze=False)
+    columns = (len(kinds) + 2) // 2
+    figure, grid = pyplot.subplots(2, columns, figsize=(5.2 * columns, 9), squeeze=False)
+    panels = grid.ravel()
     names = sorted({row.method for row in rows}, key=lambda name: (not name.startswith("edgekit"), name))
-    colours = dict(zip(names, pyplot.get_cmap("tab20")(np.linspace(0, 1, len(names))), strict=True))
-    for panel, kind in zip(panels[0], kinds, strict=True):
+    ours = [name for name in names if name.startswith("edgekit")]
+    lines = {}
+    for panel, kind in zip(panels, kinds, strict=False):
         for name in names:
             line = front(row for row in rows if (row.kind, row.method) == (kind, name))
-            ours = name.startswith("edgekit")
-            panel.plot(
-                [row.time_s * 1e3 for row in line],
-                [row.psnr_db for row in line],
-                "o-" if ours else "x--",
-                color=colours[name],
-                label=name,
-                linewidth=2 if ours else 1,
+            if not line:
+                continue
+            number = ours.index(name) if name in ours else names.index(name) - len(ours)
+            times, psnr = [row.time_s * 1e3 for row in line], [row.psnr_db for row in line]
+            style = {"color": f"C{number % 10}", "linewidth": 2.2} if name in ours else {"color": "0.45"}
+            marker = "osD^vPX"[number // 10 % 7] if name in ours else "x+12348|_.,<>"[number % 13]
+            (lines[name],) = panel.plot(
+                times, psnr, "-" if name in ours else ":", marker=marker, label=name, zorder=2, **style
             )
-        panel.set(title=kind, xscale="log", xlabel="CPU time, ms")
+        panel.set(title=kind, xscale="log", xlabel="CPU time, ms", ylabel="PSNR, dB")
         panel.grid(alpha=0.3)
-    panels[0][0].set_ylabel("PSNR, dB")
-    figure.legend(*_legend(panels[0]), loc="lower center", ncols=4, fontsize=8)
-    figure.tight_layout(rect=(0, 0.22, 1, 1))
-    figure.savefig(path, dpi=110)
-
-
-def _legend(panels: Iterable) -> tuple[list, list[str]]:
-    found = {}
-    for panel in panels:
-        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
-            if len(handle.get_xdata()):
-                found.setdefault(label, handle)
-    return list(found.values()), list(found)
+    for panel in panels[len(kinds) :]:
+        panel.axis("off")
+    panels[-1].legend(
+        [lines[name] for name in names], names, loc="center", ncols=2, fontsize=8, frameon=False
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
 def parsed() -> argparse.Namespace:
@@ -216,20 +265,27 @@ def parsed() -> argparse.Namespace:
         "--image", action="append", default=[], metavar="KIND=FILE", help="instead of the images that ship"
     )
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each (default 5)")
+    parser.add_argument("--update", action="store_true", help="write docs/denoising.md's table and picture")
     parser.add_argument("--plot", type=Path, help="where to write PSNR against time")
     parser.add_argument("--json", type=Path, help="where to write every row")
     return parser.parse_args()
 
 
+def given_images(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Paths by kind."""
+    given: dict[str, list[str]] = {kind.name: [] for kind in KINDS}
+    for text in texts:
+        name, _, path = text.partition("=")
+        if name not in given or not path:
+            sys.exit(f"error: --image {text}: want KIND=FILE with KIND one of {', '.join(given)}")
+        given[name].append(path)
+    return given
+
+
 def main() -> int:
     settings = parsed()
     kinds = {kind.name: kind for kind in KINDS}
-    given: dict[str, list[str]] = {name: [] for name in kinds}
-    for text in settings.image:
-        name, _, path = text.partition("=")
-        if name not in kinds or not path:
-            sys.exit(f"error: --image {text}: want KIND=FILE with KIND one of {', '.join(kinds)}")
-        given[name].append(path)
+    given = given_images(settings.image)
     record = machine.record({"numpy": None})
     print(f"{record.cpu}, {record.cores} cores, load {record.load:.1f}, native: {native_status().isa}")
     methods = [method for method in (*OURS, *PEERS) if settings.method in method.name]
@@ -248,6 +304,8 @@ def main() -> int:
             atomic.write(settings.json, json.dumps(report, indent=1).encode(), force=True)
     if settings.plot:
         plot(rows, settings.plot)
+    if settings.update:
+        keep(rows, record.cpu)
     best, others = unanswered(rows)
     for text, missing in (("NOT ANSWERED, the best", best), ("not answered", others)):
         for row in missing:

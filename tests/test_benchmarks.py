@@ -54,6 +54,32 @@ def test_pages_show_the_figures_kept(bench: SimpleNamespace) -> None:
         assert bench.report.section(page.read_text(encoding="utf-8")) == content
 
 
+def test_denoising_page_shows_the_figures_kept(bench: SimpleNamespace) -> None:
+    import bench_denoise as denoise
+
+    kept = json.loads(denoise.KEPT.read_text(encoding="utf-8"))
+    rows = [denoise.Row(**row) for row in kept["rows"]]
+    page = denoise.PAGE.read_text(encoding="utf-8")
+    shown = page.partition(f"{denoise.BEGIN}\n")[2].partition(f"\n{denoise.END}")[0]
+    assert shown == denoise.page_section(rows, kept["cpu"])
+
+
+def test_a_peer_is_answered_by_what_is_as_good_and_faster(bench: SimpleNamespace) -> None:
+    import bench_denoise as denoise
+
+    def row(method: str, psnr_db: float, time_s: float) -> denoise.Row:
+        return denoise.Row("kind", method, {}, psnr_db, 0.5, time_s)
+
+    ours = [row("edgekit a", 30.0, 1.0), row("edgekit b", 32.0, 4.0), row("edgekit c", 31.95, 3.0)]
+    assert denoise.answer(row("peer", 32.04, 3.5), ours) == ours[2]
+    assert denoise.answer(row("peer", 32.2, 9.0), ours) is None  # none is as good
+    assert denoise.answer(row("peer", 29.0, 0.5), ours) is None  # none is as fast
+    rows = [*ours, row("peer", 29.0, 0.5), row("peer", 32.0, 9.0), row("slow", 29.0, 99.0)]
+    best, others = denoise.unanswered(rows)
+    assert best == [] and [each.time_s for each in others] == [0.5]
+    assert denoise.front(rows[:3]) == [ours[0], ours[2], ours[1]]
+
+
 def test_figures_kept_are_few(bench: SimpleNamespace) -> None:
     text = bench.report.SUMMARY.read_text(encoding="utf-8")
     assert len(text) < 100_000

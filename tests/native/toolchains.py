@@ -64,7 +64,9 @@ class Toolchain:
         self.call([*map(str, objects), *self.link, *link, "-pthread", "-o", str(program)])
         return program
 
-    def run(self, program: Path, *arguments: str, timeout_s: float = 1800) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, program: Path, *arguments: str, timeout_s: float = 1800
+    ) -> subprocess.CompletedProcess[str]:
         """Run what was built, and keep what it prints."""
         return subprocess.run(
             [*self.runner, str(program), *arguments],
