@@ -94,7 +94,9 @@ def bilateral(
     check_choice(method, "method", ("exact", "grid"), where=where)
     if method == "grid" and radius is not None:
         raise KernelError(
-            f"radius: want None for method='grid', whose windows have no end, got {radius!r}", where=where
+            f"radius: want None for method='grid', whose windows have no end, got {radius!r}",
+            where=where,
+            hint="leave radius out, or method='exact'",
         )
     options = check_window(where, sigma_space, sigma_range, radius, boundary)
     batch = as_batch(source, spatial_ndim)

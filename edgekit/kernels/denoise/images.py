@@ -35,9 +35,11 @@ def check_image(
         try:
             return check_input(value, name, where=where, ranks=SPATIAL_NDIMS, dtypes=dtypes)
         except KernelError as error:
-            if getattr(value, "ndim", 0) not in (4, 5):
+            batches = {4: "spatial_ndim=2 for [N, C, H, W]", 5: "spatial_ndim=3 for [N, C, D, H, W]"}
+            hint = batches.get(getattr(value, "ndim", 0))
+            if hint is None:
                 raise
-            raise KernelError(error.message, where=where, hint="spatial_ndim=2 for [N, C, H, W]") from error
+            raise KernelError(error.message, where=where, hint=hint) from error
     check_choice(spatial_ndim, "spatial_ndim", SPATIAL_NDIMS, where=where)
     return check_input(value, name, where=where, ranks=(spatial_ndim + 2,), dtypes=dtypes)
 

@@ -43,7 +43,9 @@ def check_sigma(sigma: object, image: Array, *, where: str) -> Array:
         KernelError: It is neither a number nor a map of the image, or is negative or not finite.
     """
     if isinstance(sigma, str):
-        raise KernelError(f"sigma: want a number, a map or 'estimate', got {sigma!r}", where=where)
+        raise KernelError(
+            f"sigma: want a number, a map or 'estimate', got {sigma!r}", where=where, hint="sigma='estimate'"
+        )
     if not hasattr(sigma, "__dlpack__") or np.ndim(sigma) == 0:  # type: ignore[arg-type]
         return as_sigma(image, check_number(sigma, "sigma", 0.0, where=where))
     array = _check_like(sigma, "sigma", image, ("float32",), where=where)

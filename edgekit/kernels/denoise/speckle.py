@@ -40,7 +40,7 @@ def speckle_reduce(image: Array, *, method: str = "obnlm", **options: Any) -> An
     known = tuple(inspect.signature(function).parameters)[1:]
     for name in options:
         if name not in known:
-            near = did_you_mean(name, known)
+            near = did_you_mean(name, ("method", *known))
             raise KernelError(
                 f"{method} has no option {name!r}: want {', '.join(known)}",
                 where="speckle_reduce",

@@ -113,7 +113,11 @@ class TemporalDenoiser:
         where = "TemporalDenoiser"
         source = check_input(frame, "frame", where=where, ranks=(2,), dtypes=(self._result.dtype.name,))
         if source.shape != self._state.shape:
-            raise KernelError(f"frame: want shape {self._state.shape}, got {source.shape}", where=where)
+            raise KernelError(
+                f"frame: want shape {self._state.shape}, got {source.shape}",
+                where=where,
+                hint=f"TemporalDenoiser({source.shape}) for frames of this shape",
+            )
         target = self._result
         if out is not None:
             target = check_output(out, (source.shape, source.dtype), (source,), where=where)
