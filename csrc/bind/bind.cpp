@@ -1,11 +1,5 @@
 #include "bind/bind.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include <cstdlib>
-
 namespace ek {
 namespace bind {
 namespace {
@@ -23,25 +17,7 @@ bool is_channels_last(const py::array& array) {
   return true;
 }
 
-constexpr std::align_val_t kAlign{kWorkspaceAlign}, kPage{size_t{1} << 21};
-
-// Both sides of an allocation have to name the same one.
-std::align_val_t align_of(int64_t bytes) { return bytes >= 2 * static_cast<int64_t>(kPage) ? kPage : kAlign; }
-
-Workspace allocate(int threads, int64_t bytes) {
-  const std::align_val_t align = align_of(bytes);
-  void* data = ::operator new(static_cast<size_t>(bytes), align);
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (align == kPage) madvise(data, static_cast<size_t>(bytes), MADV_HUGEPAGE);  // advice: it may fail
-#endif
-  return {data, threads, bytes};
-}
-
 }  // namespace
-
-Memory::Memory(int threads, int64_t bytes) : workspace(allocate(threads, threads * aligned(bytes))) {}
-
-Memory::~Memory() { ::operator delete(workspace.data, align_of(workspace.bytes)); }
 
 Type type_of(const std::string& label, const py::array& array) {
   const py::dtype type = array.dtype();
@@ -76,26 +52,9 @@ Tensor tensor(const char* name, const py::array& array, Use use, Type type) {
   return tensor;
 }
 
-Boundary boundary_of(const std::string& name) {
-  if (name == "zero") return Boundary::kZero;
-  if (name == "edge") return Boundary::kEdge;
-  if (name == "mirror") return Boundary::kMirror;
-  if (name == "reflect") return Boundary::kReflect;
-  if (name == "wrap") return Boundary::kWrap;
-  throw Error("boundary must be 'zero', 'edge', 'mirror', 'reflect' or 'wrap', got '" + name + "'");
-}
-
 Isa isa_of(const std::string& name) {
   if (!name.empty()) return choose_isa(name);
-  static const Isa isa = [] {
-    const char* forced = std::getenv("EDGEKIT_ISA");
-    try {
-      return choose_isa(forced ? forced : "");
-    } catch (const Error& error) {
-      throw Error(std::string("EDGEKIT_ISA: ") + error.what());
-    }
-  }();
-  return isa;
+  return hosts::chosen_isa();
 }
 
 Parallel threads_of(int threads) {

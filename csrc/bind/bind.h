@@ -5,15 +5,15 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
-#include <new>
 #include <string>
 
-#include "common/boundary.h"
 #include "common/error.h"
 #include "common/isa.h"
 #include "common/parallel.h"
 #include "common/tensor.h"
-#include "common/workers.h"
+#include "hosts/arrays.h"
+#include "hosts/memory.h"
+#include "hosts/operators.h"
 
 namespace ek {
 namespace bind {
@@ -30,25 +30,14 @@ Tensor tensor(const char* name, const py::array& array, Use use, Type type);
 // The type of an array's elements; `label` is what the array is called.
 Type type_of(const std::string& label, const py::array& array);
 
-Boundary boundary_of(const std::string& name);
+using hosts::boundary_of;
+using hosts::boundary_of_padding;
 
 // The instruction set called so; for an empty name that of this process: EDGEKIT_ISA if set, else the best
 // one, decided at the first call.
 Isa isa_of(const std::string& name);
 
 Parallel threads_of(int threads);
-
-// Workspace of one call, for as many workers as threads of `bytes` each. In large pages where it is large:
-// a call would spend a quarter of its time on getting small ones.
-class Memory {
- public:
-  Memory(int threads, int64_t bytes);
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
-  ~Memory();
-
-  const Workspace workspace;
-};
 
 // Runs a kernel, `there` on the GPU if `isa` is "cuda", else `here`. Other threads may use Python meanwhile.
 template <class Args>

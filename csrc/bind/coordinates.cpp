@@ -28,16 +28,6 @@ Tensor vectors(const char* name, const py::array& array, Use use) {
   return tensor;
 }
 
-Boundary boundary_of_padding(const std::string& padding, int order, bool align_corners) {
-  if (padding == "zeros") return Boundary::kZero;
-  if (padding == "border") return Boundary::kEdge;
-  require(padding == "reflection",
-          "padding must be 'zeros', 'border' or 'reflection', got '" + padding + "'");
-  // Folded coordinates need no more than clamping, but for the taps of a cubic.
-  if (order != 3) return Boundary::kEdge;
-  return align_corners ? Boundary::kMirror : Boundary::kReflect;
-}
-
 Sample sample_of(const py::array& image, const py::array& out, int order) {
   require(image.ndim() == out.ndim(), "image and out differ in rank");
   Sample args;

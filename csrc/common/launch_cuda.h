@@ -3,20 +3,13 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "common/cuda.h"
+#include "common/grid.h"
 
 namespace ek {
 namespace cuda {
-
-// A warp lies along a row, where memory is contiguous. Several rows make a block, so that the voxels they
-// sample in common are in the cache of one multiprocessor.
-constexpr int kRowThreads = 32, kRowsPerBlock = 8;
-// Two blocks fit a multiprocessor: at most 128 registers a thread.
-constexpr int kBlocksPerProcessor = 2;
-constexpr uint32_t kMaxGrid = 65535;
 
 inline void check(cudaError_t error) {
   if (error != cudaSuccess) throw CudaError(cudaGetErrorString(error));
@@ -25,13 +18,7 @@ inline void check(cudaError_t error) {
 template <class Voxel>
 __global__ void __launch_bounds__(kRowThreads* kRowsPerBlock, kBlocksPerProcessor)
     each_voxel(const Voxel voxel, const uint32_t rows, const uint32_t items) {
-  for (uint32_t row = blockIdx.y * kRowsPerBlock + threadIdx.y; row < rows;
-       row += gridDim.y * kRowsPerBlock) {
-    for (uint32_t item = blockIdx.x * kRowThreads + threadIdx.x; item < items;
-         item += gridDim.x * kRowThreads) {
-      voxel(row, item);
-    }
-  }
+  voxels_of_thread(voxel, rows, items);
 }
 
 // Adds what the threads of a warp have found. Sums of whole numbers do not depend on their order.
@@ -83,8 +70,8 @@ struct Launch {
 
  private:
   static dim3 grid(uint32_t rows, uint32_t items, uint32_t most_rows) {
-    const uint32_t x = (items - 1) / kRowThreads + 1, y = (rows - 1) / kRowsPerBlock + 1;
-    return dim3(std::min(x, kMaxGrid), std::min(y, most_rows));
+    const Grid blocks = grid_of(rows, items, most_rows);
+    return dim3(blocks.x, blocks.y);
   }
 };
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from native.toolchains import CSRC, JOBS
+from native.toolchains import JOBS
 
-# isort: split
-# The line above lets this be found.
-from build_flags import CUDA_FLAGS, cuda_archs, cuda_code, cuda_sources, nvcc
+from edgekit.hosts.flags import CSRC, CUDA_FLAGS, cuda_archs, cuda_code, cuda_sources, nvcc
 
 MAX_REGISTERS = 128  # two blocks of 256 threads on a multiprocessor: launch_cuda.h
 SOURCES = cuda_sources()

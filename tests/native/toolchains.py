@@ -10,18 +10,14 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "csrc"))
-from build_flags import COMMON_FLAGS, CSRC, CXX_STANDARD, ISA_FLAGS, isa_of, sources_for
+from edgekit.hosts.flags import flags_for, kernel_sources, sources_for
 
 HERE = Path(__file__).resolve().parent
-# Folders whose sources belong to a host (Python, an inference runtime) and need its headers.
-HOSTS = {"bind", "hosts"}
 JOBS = 2
 
 
@@ -53,11 +49,8 @@ class Toolchain:
         Raises:
             RuntimeError: The compiler fails.
         """
-        kernels = [
-            source for source in sources_for(self.machine) if source.relative_to(CSRC).parts[0] not in HOSTS
-        ]
         tests = [source for source in sources_for(self.machine, HERE) if not source.match("main_*")]
-        sources = [*kernels, *tests, HERE / f"main_{main}.cpp"]
+        sources = [*kernel_sources(self.machine), *tests, HERE / f"main_{main}.cpp"]
         with ThreadPoolExecutor(JOBS) as workers:
             objects = list(workers.map(lambda source: self._compile(source, folder), sources))
         program = folder / main
@@ -81,8 +74,7 @@ class Toolchain:
     def _compile(self, source: Path, folder: Path) -> Path:
         result = folder / ("_".join(source.parts[-2:]) + ".o")
         if not result.exists():
-            flags = [*COMMON_FLAGS, *ISA_FLAGS.get(isa_of(source) or "", []), *self.flags]
-            self.call([f"-std=c++{CXX_STANDARD}", *flags, f"-I{CSRC}", "-c", str(source), "-o", str(result)])
+            self.call([*flags_for(source), *self.flags, "-c", str(source), "-o", str(result)])
         return result
 
     def call(self, arguments: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""Which C++ sources a machine compiles, and with which flags: for setup.py and for the native tests."""
+"""Which C++ sources a machine compiles, and with which flags: for setup.py, host libraries and native tests.
+
+It imports nothing of edgekit, as setup.py reads it where nothing is installed.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-CSRC = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
+# Where the package is installed, else of the checkout.
+CSRC = _PACKAGE / "_csrc" if (_PACKAGE / "_csrc").is_dir() else _PACKAGE.parent / "csrc"
+# Every runtime that a library of ours registers the operators in; sources for it alone bear its name.
+HOSTS = ("onnxruntime", "openvino", "tensorrt", "tvm")
 
 CXX_STANDARD = 17
 # No contraction and no reassociation: every instruction set and machine gives the same bits.
@@ -45,10 +52,29 @@ def isa_of(source: str | Path) -> str | None:
     return suffix if suffix in ISA_FLAGS else None
 
 
+def host_of(source: str | Path) -> str | None:
+    """The runtime a source is for, by its name or its folder's under ``hosts``; None if for none or any."""
+    parts = Path(source).parts
+    if "hosts" not in parts:
+        return None
+    below = parts[len(parts) - parts[::-1].index("hosts") :]
+    return next((host for host in HOSTS if below[0].partition(".")[0].split("_")[0] == host), None)
+
+
 def sources_for(machine: str, folder: Path = CSRC) -> list[Path]:
-    """The C++ sources of a folder that a machine compiles: all but those of other instruction sets."""
+    """The C++ sources of a folder that a machine compiles: none of other instruction sets or of a host."""
     isas = (None, *MACHINE_ISAS.get(machine, ()))
-    return sorted(path for path in folder.rglob("*.cpp") if isa_of(path) in isas)
+    return sorted(p for p in folder.rglob("*.cpp") if isa_of(p) in isas and not host_of(p))
+
+
+def kernel_sources(machine: str) -> list[Path]:
+    """The sources that every host's library is made of: the kernels, and the table of operators."""
+    return [path for path in sources_for(machine) if path.relative_to(CSRC).parts[0] != "bind"]
+
+
+def flags_for(source: str | Path) -> list[str]:
+    """The flags of a C++ source, those of its instruction set included."""
+    return [f"-std=c++{CXX_STANDARD}", *COMMON_FLAGS, *ISA_FLAGS.get(isa_of(source) or "", []), f"-I{CSRC}"]
 
 
 # Contraction would give other bits than the processor's, and saves nothing: kernels wait for memory.
@@ -67,8 +93,8 @@ CUDA_PTX = "75"
 
 
 def cuda_sources(folder: Path = CSRC) -> list[Path]:
-    """The CUDA sources of a folder."""
-    return sorted(folder.rglob("*.cu"))
+    """The CUDA sources of a folder: those that are compiled with CUDA's runtime, for no host of its own."""
+    return sorted(path for path in folder.rglob("*.cu") if not host_of(path))
 
 
 def nvcc() -> str | None:
