@@ -10,10 +10,14 @@ from __future__ import annotations
 import abc
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib
+import platform
 import re
 import sys
+import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,6 +40,8 @@ from edgekit.errors import (
     did_you_mean,
 )
 from edgekit.graph.graph import Graph
+from edgekit.graph.opset import DOMAIN
+from edgekit.hosts import elf
 from edgekit.isolation import Limits
 from edgekit.registry import Requirement
 from edgekit.spec import Array, TensorSpec
@@ -97,7 +103,9 @@ class ArtifactInfo:
         built_with: Version of each package that took part.
         source_digest: SHA-256 of the graph it was compiled from.
         options: The options that were used, the backend's defaults included.
-        native: Whether it holds machine code, which is loaded from a verified bundle only.
+        native: Whether the network itself is machine code, which is loaded from a verified bundle only.
+        library: Name of the file, if any, that holds edgekit's operators as machine code for the backend's
+            runtime. It is loaded from a verified bundle only, too.
     """
 
     backend: str
@@ -110,6 +118,7 @@ class ArtifactInfo:
     source_digest: str
     options: dict[str, Option] = field(default_factory=dict)
     native: bool = False
+    library: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,6 +127,11 @@ class Artifact:
 
     info: ArtifactInfo
     files: Mapping[str, bytes]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files together."""
+        return sum(map(len, self.files.values()))
 
 
 @dataclass(frozen=True)
@@ -192,7 +206,9 @@ class Backend(abc.ABC):
         options: Its options with their defaults; a default's type is the option's type.
         domains: Operator domains it knows; ``""`` is that of ONNX itself.
         any_target: Whether it runs wherever its packages do, listed by the target or not.
-        native: Whether its artifacts hold machine code.
+        native: Whether its networks are machine code.
+        library: Name of the file with edgekit's operators for its runtime, where an artifact holds it.
+        library_fits_one_version: Whether that file fits the very version of the runtime it was built for.
         unwanted: Packages that its own ones would import unasked, and that are kept out.
     """
 
@@ -203,6 +219,8 @@ class Backend(abc.ABC):
     domains: ClassVar[frozenset[str]] = frozenset({""})
     any_target: ClassVar[bool] = False
     native: ClassVar[bool] = False
+    library: ClassVar[str] = ""
+    library_fits_one_version: ClassVar[bool] = False
     unwanted: ClassVar[tuple[str, ...]] = ()
 
     def available(self, *, load: bool = False) -> Availability:
@@ -340,12 +358,59 @@ class Backend(abc.ABC):
             error=CompileError,
         )
         return Compiled(
-            artifact=Artifact(replace(info, files=tuple(outcome.files)), outcome.files),
+            artifact=self._artifact(info, outcome.files),
             outputs=outcome.arrays,
             compile_s=outcome.value["compile_s"],
             first_run_s=outcome.value["first_run_s"],
             peak_bytes=outcome.peak_bytes,
             log=outcome.log,
+        )
+
+    def build(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> Artifact:
+        """Compile in this process, with the packages loaded: what :meth:`compile` does in a child.
+
+        Args:
+            model: An ONNX file of a network that the backend does not refuse.
+            info: What it is; the names of its files are filled in.
+            target: The device.
+            out: An empty folder for the artifact's files.
+
+        Raises:
+            CompileError: The vendor's compiler refused. It may also take the process with it.
+        """
+        with translated(
+            CompileError, f"{self.title} could not compile the model", hint="try another --backend"
+        ):
+            try:
+                self._compile(model, info, target, out)
+            except Exception:
+                traceback.print_exc()
+                raise
+        return self._artifact(info, {path.name: path.read_bytes() for path in sorted(out.iterdir())})
+
+    def _artifact(self, info: ArtifactInfo, files: Mapping[str, bytes]) -> Artifact:
+        """What compiling left in its folder."""
+        library = self.library if self.library in files else ""
+        return Artifact(replace(info, files=tuple(files), library=library), files)
+
+    def notes(self, artifact: Artifact) -> tuple[str, ...]:
+        """What a user wants to know of an artifact; it ends up in the bundle's notes."""
+        return ()
+
+    def runnable_here(self, artifact: Artifact) -> Artifact:
+        """The artifact as the machine that compiles can run it: with its own library of operators.
+
+        The network is the same, and so are the kernels' results.
+        """
+        name = artifact.info.library
+        if not name or elf.arch_of(artifact.files[name][:20]) == platform.machine():
+            return artifact
+        return replace(artifact, files={**artifact.files, name: self._library_for_here()})
+
+    def _library_for_here(self) -> bytes:
+        """This machine's library of operators, for backends that compile for other machines."""
+        raise UnavailableError(
+            f"{self.title} checks what it compiles for this machine alone", where=self.name
         )
 
     def open(self, artifact: Artifact, *, threads: int = 0) -> NetworkSession:
@@ -427,6 +492,56 @@ def kept_out(*packages: str) -> Iterator[None]:
             del sys.modules[name]
 
 
+# Sessions may be opened by several threads at once.
+_WRITING = threading.Lock()
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Goes with the process."""
+    return tempfile.TemporaryDirectory(prefix="edgekit-")
+
+
+def check_machine(name: str, content: bytes) -> None:
+    """Refuse machine code that is not for this machine.
+
+    Raises:
+        SessionError: The library is for another architecture.
+    """
+    arch = elf.arch_of(content[:20])
+    if arch != platform.machine():
+        raise SessionError(
+            f"{name} is machine code for {arch or 'no known system'}, this machine is {platform.machine()}",
+            where=name,
+            hint="compile the model again with a --target of this architecture",
+        )
+
+
+def as_file(name: str, content: bytes) -> Path:
+    """A library's bytes as a file, for loaders that take no bytes; the same bytes are the same file.
+
+    The folder is private: nobody else can put another file there.
+
+    Raises:
+        SessionError: The library is for another architecture.
+    """
+    check_machine(name, content)
+    with _WRITING:
+        path = Path(_folder().name) / hashlib.sha256(content).hexdigest() / name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)  # the same bytes may be there by another name
+            path.write_bytes(content)
+    return path
+
+
+def has_own_operators(model: Path) -> bool:
+    """Whether an ONNX file has operators of edgekit's."""
+    import onnx
+
+    network = onnx.load(model, load_external_data=False)
+    return any(entry.domain == DOMAIN for entry in network.opset_import)
+
+
 def node_names(nodes: Iterable[Any]) -> tuple[str, ...]:
     """What a refusal calls nodes: operator and name."""
     return tuple(f"{node.op_type} {node.name}" for node in nodes)
@@ -446,7 +561,9 @@ def essential(error: BaseException) -> str:
 
 _NOISE = re.compile(
     r"""Traceback | File\s" | \d+:\s | [~^\s]*$ | \[bt\] | Stack\ trace | -+$
-    | Exception\ from\ \S+:\d+:?$ | While\ validating.*:$ | Check\ '.*'\ failed\ at\ \S+$""",
+    | Exception\ from\ \S+:\d+:?$ | While\ validating.*:$ | Check\ '.*'\ failed\ at\ \S+$
+    | FrontEnd\ API\ failed | Model\ wasn't\ fully\ converted | --\ .*\ with\ a\ message:$
+    | Node\ .*\ of\ type\ \S+$""",
     re.VERBOSE,
 )
 
@@ -495,17 +612,10 @@ def _compile_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     info = schema.decode(ArtifactInfo, arguments["info"], error=CompileError, where="artifact")
     backend.load()
     started = time.perf_counter()
-    with translated(
-        CompileError, f"{backend.title} could not compile the model", hint="try another --backend"
-    ):
-        try:
-            backend._compile(request.files["model.onnx"], info, target, request.out)
-        except Exception:
-            traceback.print_exc()
-            raise
+    artifact = backend.build(request.files["model.onnx"], info, target, request.out)
     compiled = time.perf_counter()
-    files = {path.name: path.read_bytes() for path in sorted(request.out.iterdir())}
-    session = backend.open(Artifact(info, files), threads=arguments["threads"])
+    artifact = backend.runnable_here(artifact)
+    session = backend.open(artifact, threads=arguments["threads"])
     outputs = session.run(request.arrays)
     first_run_s = time.perf_counter() - compiled
     return {"compile_s": compiled - started, "first_run_s": first_run_s}, outputs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession, Refusal
+from edgekit.graph import opset
 from edgekit.graph.graph import Graph
 from edgekit.registry import Requirement
 from edgekit.spec import Array
@@ -16,7 +17,7 @@ _FILE = "model.onnx"
 
 
 class Reference(Backend):
-    """The reference evaluator, with the operators of :mod:`edgekit.backends.reference_ops`.
+    """The reference evaluator, with the operators of :mod:`edgekit.backends.reference_ops`, ours among them.
 
     Its matrix products run on the threads that NumPy was started with (``OPENBLAS_NUM_THREADS``): it is
     there to be right, and nobody times it.
@@ -25,6 +26,7 @@ class Reference(Backend):
     name: ClassVar[str] = "reference"
     title: ClassVar[str] = "NumPy reference"
     requirements = (Requirement("onnx", "onnx", "onnx", "1.21"),)
+    domains = frozenset({"", opset.DOMAIN})
     any_target = True
 
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
@@ -36,9 +38,9 @@ class Reference(Backend):
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         from onnx.reference import ReferenceEvaluator
 
-        from edgekit.backends.reference_ops import OVERRIDES
+        from edgekit.backends.reference_ops import NEW_OPERATORS
 
-        evaluator = ReferenceEvaluator(artifact.files[_FILE], new_ops=OVERRIDES)
+        evaluator = ReferenceEvaluator(artifact.files[_FILE], new_ops=NEW_OPERATORS)
         return _Session(artifact.info, evaluator)
 
 

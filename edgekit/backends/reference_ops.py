@@ -1,4 +1,4 @@
-"""ONNX operators in NumPy, for the reference backend: those that onnx's own evaluator is too slow at.
+"""Operators in NumPy, for the reference backend: ours, and ONNX's that onnx's own evaluator is too slow at.
 
 Every function accumulates in float64 and rounds once to the input's type, so that it can judge the others.
 Semantics: the ONNX operator specification, with the largest opset of each operator. Arrays are
@@ -17,10 +17,13 @@ import numpy.typing as npt
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_grid_sample import GridSample as OnnxGridSample
 
+from edgekit.graph import opset
+
 Array = npt.NDArray[Any]
 Ints = Sequence[int]
 
 _BLOCK = 2048  # positions that are summed at once, so that the sum stays in the cache
+_PLACES = 1 << 14  # places that are sampled at once, likewise
 
 
 class Conv(OpRun):
@@ -110,7 +113,7 @@ class MaxPool(OpRun):
         padding, out = window_geometry(
             x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad, bool(ceil_mode)
         )
-        lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        lowest = np.iinfo(x.dtype).min if x.dtype.kind in "iu" else -np.inf
         widths = [(0, 0), (0, 0), *padding]
         views = shifted_views(
             np.pad(x, widths, constant_values=lowest), kernel_shape, strides, dilations, out
@@ -177,27 +180,36 @@ class GridSample(OnnxGridSample):
                 x, grid, mode=mode, padding_mode=padding_mode, align_corners=align_corners
             )
             return cubic
-        size = x.shape[2:]
-        # The grid's last axis counts the image's axes from the last one.
-        places = np.moveaxis(grid.astype(np.float64)[..., ::-1], -1, 0)
-        at = [
-            _to_index(place, length, bool(align_corners), padding_mode)
-            for place, length in zip(places, size, strict=True)
-        ]
-        nearest = [([np.rint(a) for a in at], np.ones(grid.shape[:-1]))]
-        corners = nearest if mode == "nearest" else _linear_corners(at)
-        y = np.zeros((x.shape[0], x.shape[1], *grid.shape[1:-1]))
-        batch = np.arange(x.shape[0]).reshape(-1, *(1,) * (grid.ndim - 2))
-        channels_last = np.moveaxis(x, 1, -1)
-        for corner, weight in corners:
-            inside = np.logical_and.reduce([(c >= 0) & (c < n) for c, n in zip(corner, size, strict=True)])
-            index = [np.clip(c, 0, n - 1).astype(np.intp) for c, n in zip(corner, size, strict=True)]
-            place = (batch, *index)
-            y += np.moveaxis(channels_last[place], -1, 1) * (weight * inside)[:, None]
-        return (y.astype(x.dtype),)
+        rule = (bool(align_corners), mode == "nearest", padding_mode)
+        places = grid.reshape(len(grid), -1, grid.shape[-1])
+        y = np.empty((*x.shape[:2], places.shape[1]), x.dtype)
+        images = np.moveaxis(x, 1, -1)
+        for start in range(0, places.shape[1], _PLACES):
+            block = slice(start, start + _PLACES)
+            y[..., block] = np.moveaxis(_sampled(images, places[:, block], *rule), -1, 1)
+        return (y.reshape(*x.shape[:2], *grid.shape[1:-1]),)
 
 
 OVERRIDES: list[type[OpRun]] = [Conv, ConvTranspose, MaxPool, AveragePool, GridSample]
+
+
+def _own(operator: opset.Operator) -> type[OpRun]:
+    """An operator of domain ``edgekit`` as onnx's evaluator wants it."""
+
+    def run(self: OpRun, *inputs: Array, **attributes: Any) -> tuple[Array]:
+        # The evaluator has numbers of NumPy's.
+        given = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in attributes.items()
+            if value is not None
+        }
+        return (operator.reference(*inputs, **given),)
+
+    return type(operator.name, (OpRun,), {"op_domain": opset.DOMAIN, "_run": run})
+
+
+# What onnx's evaluator is to use beside its own operators.
+NEW_OPERATORS = [*OVERRIDES, *map(_own, opset.OPERATORS.values())]
 
 
 def window_geometry(
@@ -308,17 +320,42 @@ def _with_bias(y: Array, bias: Array | None) -> Array:
     return y if bias is None else y + bias.astype(np.float64).reshape(-1, *(1,) * (y.ndim - 2))
 
 
+def _sampled(images: Array, places: Array, align_corners: bool, nearest: bool, padding_mode: str) -> Array:
+    """Images (N, axes …, C) at places (N, P, axes): (N, P, C), NaN where a place is."""
+    size = images.shape[1:-1]
+    # A place's components count the image's axes from the last one.
+    at = [
+        _to_index(places[..., -1 - axis].astype(np.float64), length, align_corners, padding_mode)
+        for axis, length in enumerate(size)
+    ]
+    unknown = np.logical_or.reduce([np.isnan(one) for one in at])
+    at = [np.where(unknown, 0, one) for one in at]
+    corners = [([np.rint(a) for a in at], np.ones(unknown.shape))] if nearest else _linear_corners(at)
+    y = np.zeros((*unknown.shape, images.shape[-1]))
+    batch = np.arange(len(images))[:, None]
+    for corner, weight in corners:
+        inside = np.logical_and.reduce([(c >= 0) & (c < n) for c, n in zip(corner, size, strict=True)])
+        index = [np.clip(c, 0, n - 1).astype(np.intp) for c, n in zip(corner, size, strict=True)]
+        place = (batch, *index)
+        y += images[place] * (weight * inside)[..., None]
+    y[unknown] = np.nan
+    return y
+
+
 def _to_index(place: Array, length: int, align_corners: bool, padding_mode: str) -> Array:
     """Places in -1 … 1 along one axis to positions in 0 … length - 1."""
-    at = (place + 1) / 2 * (length - 1) if align_corners else ((place + 1) * length - 1) / 2
-    if padding_mode == "border":
-        return np.clip(at, 0, length - 1)
-    if padding_mode == "reflection":
-        low, span = (0.0, length - 1.0) if align_corners else (-0.5, float(length))
-        if span == 0:
-            return np.zeros_like(at)
-        folded = np.abs(at - low) % (2 * span)
-        return np.clip(low + np.minimum(folded, 2 * span - folded), 0, length - 1)
+    with np.errstate(
+        invalid="ignore"
+    ):  # an infinity is nowhere on an axis of one voxel, and has no reflection
+        at = (place + 1) / 2 * (length - 1) if align_corners else ((place + 1) * length - 1) / 2
+        if padding_mode == "border":
+            return np.clip(at, 0, length - 1)
+        if padding_mode == "reflection":
+            low, span = (0.0, length - 1.0) if align_corners else (-0.5, float(length))
+            if span == 0:
+                return np.zeros_like(at)
+            folded = np.abs(at - low) % (2 * span)
+            return np.clip(low + np.minimum(folded, 2 * span - folded), 0, length - 1)
     # Anything further out reads zeros as well, and stays an integer that can be cast.
     return np.clip(at, -2, length + 1)
 

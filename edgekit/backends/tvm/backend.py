@@ -1,12 +1,11 @@
 """Apache TVM on the CPU: the network becomes machine code of its own, in one shared library.
 
 The route is ONNX → Relax → fused loop nests → LLVM. The artifact (``model.so``) is native code for one
-architecture and needs only TVM's runtime.
+architecture and needs only TVM's runtime; where the network has operators of edgekit, it holds their kernels.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -27,10 +26,16 @@ from edgekit.backends.base import (
     Backend,
     NetworkSession,
     Refusal,
+    check_machine,
     kept_out,
     node_names,
 )
+from edgekit.errors import UnavailableError
+from edgekit.graph import opset
 from edgekit.graph.graph import Graph
+from edgekit.hosts import compilers
+from edgekit.hosts import tvm as kernels
+from edgekit.hosts.build import Platform
 from edgekit.registry import Requirement
 from edgekit.spec import Array
 from edgekit.target import Target
@@ -54,6 +59,8 @@ _RESIZING = frozenset(
         "Upsample",
     }
 )
+# Its importer lets sums be of the type of what is summed.
+_SUMMING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 class Tvm(Backend):
@@ -61,12 +68,17 @@ class Tvm(Backend):
 
     name: ClassVar[str] = "tvm"
     title: ClassVar[str] = "TVM"
+    domains = frozenset({"", opset.DOMAIN})
     requirements = (Requirement("tvm", "apache-tvm", "tvm", "0.27"),)
     options: ClassVar[Mapping[str, int | float | str | bool]] = {
         # LLVM's name of the processor; empty for the lowest common one of the architecture.
         "mcpu": "",
         # LLVM's name of the system; empty for the one at hand.
         "mtriple": "",
+        # Seconds to measure tiles of kernels that have not been measured yet; 0 for none.
+        "tune_s": 0,
+        # Where they are measured: HOST:PORT of TVM's RPC server on a device; empty for this machine.
+        "rpc": "",
     }
     native = True
     # tvm_ffi has no switch for it.
@@ -101,27 +113,18 @@ class Tvm(Backend):
 
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
         import onnx_ir as ir
-        import tvm
-        from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
         with kept_out(*self.unwanted):
-            from tvm.relax.frontend.onnx import from_onnx
+            from edgekit.backends.tvm.compiler import export
+            from edgekit.backends.tvm.processor import Processor
 
-            network = ir.load(model)
-            # The importer reads no Constant that is a plain number or a list of numbers.
-            LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(network)
-            module = from_onnx(ir.to_proto(network))
-            chosen = {name: value for name, value in info.options.items() if value}
-            llvm = tvm.target.Target({"kind": "llvm", **chosen})
-            with llvm:
-                module = _fused(module)
-            executable = tvm.compile(module, llvm)
-            executable.export_library(str(out / _FILE))
+            export(ir.load(model), out / _FILE, info.options, Platform.of(target), Processor.of(target))
 
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
+        check_machine(_FILE, artifact.files[_FILE])
         # A fresh name in a private folder: the loader knows libraries by name, and nobody else may write it.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             path = Path(folder) / _FILE
@@ -187,9 +190,12 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
     way_out = f"--backend {_another(target)}"
     reasons = []
     known = _importable()
-    unknown = [n for n in nodes if known and n.op_type not in known]
+    own = [n for n in nodes if _is_ours(n)]
+    unknown = [n for n in nodes if known and n.op_type not in known and n not in own]
     if unknown:
         reasons.append(Refusal("operators that its importer does not know", node_names(unknown), way_out))
+    if own and (missing := _missing_for_kernels()):
+        reasons.append(Refusal(missing.message, node_names(own), missing.hint or ""))
     indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1]
     if indexed:
         reasons.append(Refusal("MaxPool with indices", node_names(indexed), way_out))
@@ -197,6 +203,15 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
     if padded:
         reasons.append(
             Refusal("Pad with widths that are computed while running", node_names(padded), way_out)
+        )
+    half = [n for n in nodes if n.op_type in _SUMMING and _has_16_bits(n)]
+    if half:
+        reasons.append(
+            Refusal(
+                "layers in 16 bits, which it would sum up in 16 bits, several times slower than in float32",
+                node_names(half),
+                f"take another precision, or {way_out}",
+            )
         )
     varying = any(not isinstance(length, int) for spec in graph.inputs for length in spec.dims[2:])
     resizing = [n for n in nodes if n.op_type in _RESIZING or _strided(n)]
@@ -209,6 +224,24 @@ def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
             )
         )
     return reasons
+
+
+def _is_ours(node: Any) -> bool:
+    """Whether the network calls edgekit's kernels for a node: one of the domain, or 5-D GridSample."""
+    if node.domain == opset.DOMAIN:
+        return node.op_type in opset.OPERATORS
+    image = node.inputs[0] if node.op_type == "GridSample" else None
+    return image is not None and image.shape is not None and len(image.shape) == 5
+
+
+def _missing_for_kernels() -> UnavailableError | None:
+    """What a network is linked with that is not here."""
+    try:
+        compilers.compiler(Platform.here())
+        kernels.adapter()
+    except UnavailableError as error:
+        return error
+    return None
 
 
 @functools.cache
@@ -250,6 +283,11 @@ def _strided(node: Any) -> bool:
     return strides is not None and any(stride > 1 for stride in strides.as_ints())
 
 
+def _has_16_bits(node: Any) -> bool:
+    kinds = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
+    return any(kind is not None and kind.name in ("FLOAT16", "BFLOAT16") for kind in kinds)
+
+
 def _another(target: Target) -> str:
     return next((name for name in target.backends if name != "tvm"), "reference")
 
@@ -258,60 +296,6 @@ def _aligned_like(array: Array) -> Array:
     room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
     begin = -room.ctypes.data % _ALIGNMENT
     return room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
-
-
-def _fused(module: Any) -> Any:
-    """The network as calls of fused and scheduled loop nests."""
-    import tvm
-    from tvm.relax import backend, transform
-
-    passes = [
-        backend.DispatchSampling(),
-        backend.DispatchSortScan(),
-        transform.LegalizeOps(),
-        transform.AnnotateTIROpPattern(),
-        transform.FoldConstant(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-    ]
-    module = tvm.transform.Sequential(passes)(module)
-    for name, function in module.functions_items():
-        if isinstance(function, tvm.tirx.PrimFunc):
-            module[name] = _scheduled(function)
-    return module
-
-
-def _scheduled(function: Any) -> Any:
-    """Every loop nest with its outer loops in parallel, and reductions around a contiguous inner loop.
-
-    TVM proves for each step that it changes no dependence, and refuses it otherwise; the nest then stays as
-    it was. One thread sums one position in one order, so the number of threads does not change results.
-    """
-    from tvm import s_tir
-    from tvm.s_tir.dlight.analysis import normalize_prim_func
-
-    plan = s_tir.Schedule(function)
-    for block in normalize_prim_func(plan) or ():
-        with contextlib.suppress(s_tir.ScheduleError):
-            _schedule_block(plan, block)
-    return plan.mod["main"].with_attrs(function.attrs)
-
-
-def _schedule_block(plan: Any, block: Any) -> None:
-    from tvm.tirx.analysis import undefined_vars
-
-    spatial = [axis for axis in block.iters if axis.kind == "S"]
-    reduced = [axis.loop_rv for axis in block.iters if axis.kind == "R"]
-    if len(spatial) < 2 or len(spatial) + len(reduced) < len(block.iters):
-        return
-    inner, outer = spatial[-1], [axis.loop_rv for axis in spatial[:-1]]
-    reads = [region.region[-1].min for region in plan.get(block.block_rv).reads]
-    contiguous = any(inner.var.same_as(var) for index in reads for var in undefined_vars(index))
-    if reduced and contiguous:
-        plan.reorder(*outer, *reduced, inner.loop_rv)
-    plan.parallel(plan.fuse(*outer))
-    if reduced and contiguous:
-        plan.decompose_reduction(block.block_rv, reduced[0])
 
 
 BACKEND = Tvm()
