@@ -10,6 +10,8 @@ PASSES: Registry[type[Pass]] = Registry(
     "pass",
     {
         "simplify": "edgekit.passes.simplify:SimplifyPass",
+        "nativize": "edgekit.passes.nativize:NativizePass",
+        "fold_upsampling": "edgekit.passes.upsampling:FoldUpsamplingPass",
         "split_tail": "edgekit.passes.split:SplitTailPass",
     },
 )
@@ -17,4 +19,4 @@ PASSES: Registry[type[Pass]] = Registry(
 
 def default_passes(target: Target) -> list[Pass]:
     """What every model goes through on its way to ``target``, in order."""
-    return [PASSES["simplify"](), PASSES["split_tail"]()]
+    return [PASSES[name]() for name in ("simplify", "nativize", "fold_upsampling", "split_tail")]

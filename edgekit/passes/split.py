@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class SplitTailPass(Pass):
-    """Operators of domain ``edgekit`` that only outputs and each other depend on become steps.
+    """Operators of domain ``edgekit`` that are steps too, and that only outputs and each other depend on.
 
     The network then gives what the steps read, and ``results`` stay what they were. Every input stays an
     input of the network, also one that only steps read: the network's inputs and ``Graph.inputs`` are then
     one list, and ``Graph.given`` is the same one until steps before the network make some of them. Operators
-    in the middle stay, and backends refuse them by name.
+    in the middle stay, and the backends' runtimes run them on the same kernels.
     """
 
     name = "split_tail"
@@ -73,10 +73,15 @@ class SplitTailPass(Pass):
 
 def _tail(network: ir.Graph) -> list[ir.Node]:
     """The nodes to cut, in the order in which they run."""
+    import onnx_ir as ir
+
     tail: list[ir.Node] = []
     for node in reversed(network):
-        if node.domain != opset.DOMAIN or node.op_type not in opset.OPERATORS:
+        operator = opset.OPERATORS.get(node.op_type) if node.domain == opset.DOMAIN else None
+        if operator is None or not operator.step:
             continue
+        if any(value.dtype == ir.DataType.FLOAT16 for value in (*node.inputs, *node.outputs) if value):
+            continue  # steps take float32
         readers = {user for output in node.outputs for user in output.consumers()}
         # A constant cannot be handed to a step; such a node stays.
         plain = all(value is not None and value.const_value is None for value in node.inputs)
@@ -113,15 +118,11 @@ def _name_cut(cut: Iterable[ir.Value], tail: list[ir.Node]) -> dict[str, str]:
 
 def _step(node: ir.Node) -> Step:
     operator = opset.OPERATORS[node.op_type]
-    options = {
-        name: node.attributes[name].value if name in node.attributes else default
-        for name, default in operator.attributes.items()
-    }
     return Step(
         operator.step,
         tuple(str(value.name) for value in node.inputs if value is not None),
         tuple(str(value.name) for value in node.outputs),
-        options,
+        operator.options({name: attribute.value for name, attribute in node.attributes.items()}),
     )
 
 
