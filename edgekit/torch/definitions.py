@@ -19,13 +19,16 @@ from edgekit.errors import KernelError
 # first voxel to that of the last, which is also where they are reflected.
 _MODES = {0: 1, 1: 0}
 _PADDINGS = {"zero": (0, False), "edge": (1, False), "reflect": (2, False), "mirror": (2, True)}
+# Of volumes: mode and padding by ONNX's names.
+SAMPLING_MODES = {"linear": 0, "nearest": 1}
+_SAMPLING_PADDINGS = {"zeros": 0, "border": 1, "reflection": 2}
 ORDERS = tuple(_MODES)
 BOUNDARIES = tuple(_PADDINGS)
 
 
-def has_plain(*, order: int = 1, boundary: str = "edge", **options: object) -> bool:
+def has_plain(*, order: int = 1, boundary: str = "edge", mode: str = "linear", **options: object) -> bool:
     """Whether the definitions take these options."""
-    return order in ORDERS and boundary in BOUNDARIES
+    return order in ORDERS and boundary in BOUNDARIES and mode in SAMPLING_MODES
 
 
 def warp_plain(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
@@ -64,6 +67,27 @@ def integrate_plain(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
     for _ in range(steps):
         flow = compose_plain(flow, flow, boundary)
     return flow
+
+
+def grid_sample_plain(
+    image: Tensor, grid: Tensor, mode: str, padding_mode: str, align_corners: bool
+) -> Tensor:
+    """The image where the grid says; see :func:`edgekit.torch.operators.grid_sample`."""
+    return torch.grid_sampler(image, grid, *_sampling(grid, mode, padding_mode, align_corners))
+
+
+def grid_sample_gradients(
+    cotangent: Tensor,
+    image: Tensor,
+    grid: Tensor,
+    mode: str,
+    padding_mode: str,
+    align_corners: bool,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor]:
+    """The derivatives of ``(cotangent * grid_sample_plain(image, grid)).sum()`` that are wanted."""
+    settings = _sampling(grid, mode, padding_mode, align_corners)
+    return _sampler_backward(cotangent, image, grid, settings, wanted)
 
 
 def jacobian_plain(flow_vox: Tensor) -> Tensor:
@@ -148,6 +172,18 @@ def _sampler(flow_vox: Tensor, order: int, boundary: str) -> tuple[Tensor, tuple
     return torch.stack(coordinates[::-1], dim=-1), (_MODES[order], padding, centred)
 
 
+def _sampling(grid: Tensor, mode: str, padding_mode: str, align_corners: bool) -> tuple[int, int, bool]:
+    """grid_sampler's settings for its own convention."""
+    if mode not in SAMPLING_MODES:
+        raise KernelError(
+            f"on {grid.device.type} torch has no mode {mode!r} for volumes, nor gradients of it: want "
+            f"{' or '.join(map(repr, SAMPLING_MODES))}",
+            where="grid_sample",
+            hint="grid_sample(image.detach().cpu(), grid.detach().cpu(), mode='cubic')",
+        )
+    return SAMPLING_MODES[mode], _SAMPLING_PADDINGS[padding_mode], align_corners
+
+
 def _extent(size: int, centred: bool) -> int:
     """Voxels between grid_sampler's -1 and 1; an axis of one voxel mirrors to itself at any scale."""
     return max(size - 1, 1) if centred else size
@@ -172,5 +208,6 @@ PLAIN: Mapping[str, Callable[..., Tensor]] = {
     "warp_gradient": warp_gradient_plain,
     "compose": compose_plain,
     "integrate_velocity": integrate_plain,
+    "grid_sample": grid_sample_plain,
     "jacobian_determinant": jacobian_plain,
 }

@@ -3,22 +3,23 @@
     from edgekit.torch import denoising
     calm = denoising.non_local_means(image, sigma=0.1)          # image [N, C, H, W] or [N, C, D, H, W]
 
-They run edgekit's kernels on tensors of the CPU, under ``torch.compile`` and ``torch.export`` as well, and
-have no derivatives: a backward pass through one raises torch's error. On other devices they raise a
-KernelError.
+They run edgekit's kernels on tensors of the CPU, under ``torch.compile``, ``torch.export`` and ``torch.vmap``
+as well, and have no derivatives: a backward pass through one raises a KernelError, as do tensors of other
+devices.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.library import custom_op
 
 from edgekit.errors import KernelError
 from edgekit.kernels.base import OPERATORS
+from edgekit.torch.registration import define
 
 # What each takes beside the image, as torch writes signatures. Names and defaults are those of
 # :mod:`edgekit.kernels`; a test compares them.
@@ -39,8 +40,13 @@ _OPTIONS = {
 }
 
 
+@functools.cache
+def _function(name: str) -> Callable[..., Any]:
+    return OPERATORS[name].function
+
+
 def _run(name: str, image: Tensor, options: dict[str, Any]) -> Tensor:
-    if image.device.type != "cpu":
+    if not image.is_cpu:
         raise KernelError(
             f"image: want a tensor on the CPU, got one on {image.device}", where=name, hint="image.cpu()"
         )
@@ -51,7 +57,7 @@ def _run(name: str, image: Tensor, options: dict[str, Any]) -> Tensor:
     if image.dtype == torch.bfloat16:
         return _run(name, image.float(), options).to(image.dtype)
     array, threads = image.detach().contiguous().numpy(), torch.get_num_threads()
-    result = OPERATORS[name].function(array, spatial_ndim=image.dim() - 2, threads=threads, **options)
+    result = _function(name)(array, spatial_ndim=image.dim() - 2, threads=threads, **options)
     return torch.from_numpy(result)
 
 
@@ -59,11 +65,14 @@ def _register(name: str) -> Callable[..., Tensor]:
     def operator(image: Tensor, **options: Any) -> Tensor:
         return _run(name, image, options)
 
-    schema = f"(Tensor image, *, {_OPTIONS[name]}) -> Tensor"
-    registered: Any = custom_op(f"edgekit::{name}", operator, mutates_args=(), schema=schema)
-    registered.register_fake(
-        lambda image, **options: torch.empty_like(image, memory_format=torch.contiguous_format)
-    )
+    def backward(ctx: Any, cotangent: Tensor) -> None:
+        raise KernelError(
+            f"{name} has no derivative: want it outside of what is differentiated",
+            where=name,
+            hint=f"{name}(image.detach(), ...), or under torch.no_grad()",
+        )
+
+    registered = define(name, operator, backward, schema=f"(Tensor image, *, {_OPTIONS[name]}) -> Tensor")
     return registered  # type: ignore[no-any-return]
 
 

@@ -8,11 +8,9 @@ asks one, then the other.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from edgekit import isolation, schema
-from edgekit.errors import EdgekitError, ModelError, SpecError
+from edgekit.errors import EdgekitError, ModelError
 from edgekit.graph import interface, opset
 from edgekit.graph.intake import IntakeLimits
 from edgekit.graph.load import Exported, examine
 from edgekit.samples import generate_inputs
-from edgekit.spec import LAYOUTS, Array, Dim, TensorSpec
-from edgekit.torch import operators  # noqa: F401 - registers edgekit::warp and its siblings with torch
+from edgekit.spec import Array, Dim, TensorSpec
+from edgekit.torch.calls import Flat, for_inference, input_specs, named_outputs
 from edgekit.torch.source import call_factory, load_weights, read_pt2, reason
+from edgekit.torch.translations import legacy_onnx_symbols, onnx_translations
 
 OPSET = 20
 
@@ -66,9 +65,9 @@ def run_module(module: nn.Module, inputs: Mapping[str, Array]) -> dict[str, Arra
     """
     where = type(module).__qualname__
     shapes = {name: "x".join(map(str, array.shape)) for name, array in inputs.items()}
-    specs = _input_specs(module, shapes, inputs, where)
-    with _for_inference(module):
-        flat = _Flat(module, [spec.name for spec in specs])
+    specs = input_specs(module, shapes, inputs, where)
+    with for_inference(module):
+        flat = Flat(module, [spec.name for spec in specs])
         return _run(flat, {spec.name: spec.check(inputs[spec.name]) for spec in specs}, where)
 
 
@@ -108,11 +107,11 @@ def export_module(
         SpecError: A shape is missing, or a sample does not fit.
     """
     where = type(module).__qualname__
-    specs = _input_specs(module, shapes or {}, samples or {}, where)
+    specs = input_specs(module, shapes or {}, samples or {}, where)
     inputs = {s.name: s.check(samples[s.name]) for s in specs} if samples else generate_inputs(specs)
     try:
-        with _for_inference(module):
-            flat = _Flat(module, [spec.name for spec in specs])
+        with for_inference(module):
+            flat = Flat(module, [spec.name for spec in specs])
             outputs = _run(flat, inputs, where)
             with _quiet(), torch.no_grad():
                 data = _EXPORTERS[exporter](flat, specs, list(outputs))
@@ -122,80 +121,7 @@ def export_module(
     return Exported(data, found, inputs, outputs)
 
 
-def _input_specs(
-    module: nn.Module, shapes: Mapping[str, str], samples: Mapping[str, Array], where: str
-) -> tuple[TensorSpec, ...]:
-    """Contracts of the inputs, in the order of ``forward``'s parameters."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    known = [p.name for p in named] or list(shapes)
-    # An optional parameter is an input where the user gives it a shape.
-    names = [p.name for p in named if p.default is p.empty or p.name in shapes] or known
-    given = interface.read_shapes(shapes, names if "" in shapes else known)
-    missing = [name for name in names if name not in given]
-    if missing or not names:
-        raise SpecError(
-            f"a module does not say its inputs' shapes: none given for {', '.join(missing) or 'any'}",
-            where=where,
-            hint=" ".join(f"--shape {name}=1x1x96x96x96" for name in missing or ["name"]),
-        )
-    if samples and set(samples) != set(names):
-        raise SpecError(
-            f"want one sample for each input: {', '.join(names)}; got {', '.join(samples)}", where=where
-        )
-    return tuple(
-        TensorSpec(
-            name,
-            samples[name].dtype.name if name in samples else "float32",
-            given[name],
-            LAYOUTS.get(len(given[name]), ""),
-        )
-        for name in names
-    )
-
-
-class _Flat(nn.Module):
-    """The module with positional inputs and a flat tuple of outputs, whatever its ``forward`` looks like."""
-
-    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
-        super().__init__()
-        self.module = module
-        parameters = inspect.signature(module.forward).parameters.values()
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-            self.keywords: tuple[str, ...] = ()
-            return
-        # By position as far as it goes: the module of a .pt2 file takes no keywords.
-        order = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
-        leading = takewhile(lambda pair: pair[0] == pair[1], zip(names, order, strict=False))
-        self.keywords = tuple(names[len(list(leading)) :])
-
-    def call(self, *tensors: Tensor) -> Any:
-        split = len(tensors) - len(self.keywords)
-        return self.module(*tensors[:split], **dict(zip(self.keywords, tensors[split:], strict=True)))
-
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_named_outputs(self.module, self.call(*tensors)).values())
-
-
-def _named_outputs(module: nn.Module, result: Any) -> dict[str, Any]:
-    """Outputs by name: keys of a dictionary, fields of a named tuple, else ``output`` or ``output_0`` ….
-
-    A module may name the members of a plain tuple in an attribute ``output_names``.
-    """
-    if isinstance(result, Mapping):
-        return {str(name): value for name, value in result.items()}
-    if hasattr(result, "_fields"):
-        return result._asdict()  # type: ignore[no-any-return]
-    values = list(result) if isinstance(result, (tuple, list)) else [result]
-    names = getattr(module, "output_names", None)
-    if isinstance(names, (tuple, list)) and len(names) == len(values):
-        return dict(zip(map(str, names), values, strict=True))
-    if len(values) == 1:
-        return {"output": values[0]}
-    return {f"output_{index}": value for index, value in enumerate(values)}
-
-
-def _run(flat: _Flat, inputs: Mapping[str, Array], where: str) -> dict[str, Array]:
+def _run(flat: Flat, inputs: Mapping[str, Array], where: str) -> dict[str, Array]:
     """What the module itself makes of the inputs."""
     tensors = [torch.from_numpy(array) for array in inputs.values()]
     try:
@@ -208,7 +134,7 @@ def _run(flat: _Flat, inputs: Mapping[str, Array], where: str) -> dict[str, Arra
             where=where,
             hint="check --shape: most networks want multiples of 8, 16 or 32",
         ) from error
-    outputs = _named_outputs(flat.module, result)
+    outputs = named_outputs(flat.module, result)
     wrong = [
         f"{name}: {type(value).__name__}" for name, value in outputs.items() if not isinstance(value, Tensor)
     ]
@@ -255,7 +181,7 @@ def _middle(length: int | Dim) -> int:
     return length.min + (length.largest - length.min) // length.step // 2 * length.step
 
 
-def _export_dynamo(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence[str]) -> bytes:
+def _export_dynamo(flat: Flat, specs: tuple[TensorSpec, ...], outputs: Sequence[str]) -> bytes:
     """torch.export, then ONNX. Lengths that vary are symbols with their step; failing that, without it."""
     varies = any(not spec.is_static for spec in specs)
     attempts = [_derived_dims, _free_dims] if varies else [None]
@@ -270,7 +196,7 @@ def _export_dynamo(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
                 dynamic_shapes=(make(specs),) if make else None,
                 input_names=[spec.name for spec in specs],
                 output_names=list(outputs),
-                custom_translation_table=_translations(),
+                custom_translation_table=onnx_translations(),
                 external_data=False,
                 verbose=False,
             )
@@ -302,25 +228,6 @@ def _free_dims(specs: tuple[TensorSpec, ...]) -> tuple[dict[int, Any], ...]:
     return tuple({axis: dynamic for axis, d in enumerate(spec.dims) if isinstance(d, Dim)} for spec in specs)
 
 
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Each torch operator of ours as one node of domain ``edgekit``."""
-    from onnxscript import values
-
-    opset.register()
-    own = values.Opset(opset.DOMAIN, opset.VERSION)
-
-    def warp(image: Any, flow_vox: Any, order: int, boundary: str) -> Any:
-        return own.Warp(image, flow_vox, order=order, boundary=boundary)
-
-    def integrate_velocity(velocity_vox: Any, steps: int, boundary: str) -> Any:
-        return own.IntegrateVelocity(velocity_vox, steps=steps, boundary=boundary)
-
-    return {
-        torch.ops.edgekit.warp.default: warp,
-        torch.ops.edgekit.integrate_velocity.default: integrate_velocity,
-    }
-
-
 def _name_nodes(model: Any) -> None:
     """Name nodes after the module they come from, so that errors name the user's layer."""
     for node in model.graph.all_nodes():
@@ -330,9 +237,8 @@ def _name_nodes(model: Any) -> None:
         node.name = f"{layer}/{node.op_type}" if layer else node.op_type
 
 
-def _export_legacy(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence[str]) -> bytes:
+def _export_legacy(flat: Flat, specs: tuple[TensorSpec, ...], outputs: Sequence[str]) -> bytes:
     """Tracing: what ran once is what is exported."""
-    opset.register()
     names = {symbol: f"d{index}" for index, symbol in enumerate(interface.symbols(specs))}
     axes = {
         spec.name: {axis: names[axis, d] for axis, d in enumerate(spec.dims) if isinstance(d, Dim)}
@@ -340,7 +246,7 @@ def _export_legacy(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
         if not spec.is_static
     }
     file = io.BytesIO()
-    with _legacy_symbols():
+    with legacy_onnx_symbols(OPSET):
         try:
             torch.onnx.export(
                 flat,
@@ -358,53 +264,10 @@ def _export_legacy(flat: _Flat, specs: tuple[TensorSpec, ...], outputs: Sequence
     return file.getvalue()
 
 
-@contextlib.contextmanager
-def _legacy_symbols() -> Iterator[None]:
-    """Each torch operator of ours as one node of domain ``edgekit``, while tracing."""
-    from torch.onnx.symbolic_helper import parse_args
-
-    symbolics: Any = torch.onnx
-
-    @parse_args("v", "v", "i", "s")
-    def warp(g: Any, image: Any, flow_vox: Any, order: int, boundary: str) -> Any:
-        node = g.op("edgekit::Warp", image, flow_vox, order_i=order, boundary_s=boundary)
-        return node.setType(image.type())
-
-    @parse_args("v", "i", "s")
-    def integrate_velocity(g: Any, velocity_vox: Any, steps: int, boundary: str) -> Any:
-        node = g.op("edgekit::IntegrateVelocity", velocity_vox, steps_i=steps, boundary_s=boundary)
-        return node.setType(velocity_vox.type())
-
-    symbols = {"edgekit::warp": warp, "edgekit::integrate_velocity": integrate_velocity}
-    for name, symbol in symbols.items():
-        symbolics.register_custom_op_symbolic(name, symbol, OPSET)
-    try:
-        yield
-    finally:
-        for name in symbols:
-            symbolics.unregister_custom_op_symbolic(name, OPSET)
-
-
-_EXPORTERS: dict[str, Callable[[_Flat, tuple[TensorSpec, ...], Sequence[str]], bytes]] = {
+_EXPORTERS: dict[str, Callable[[Flat, tuple[TensorSpec, ...], Sequence[str]], bytes]] = {
     "dynamo": _export_dynamo,
     "legacy": _export_legacy,
 }
-
-
-@contextlib.contextmanager
-def _for_inference(module: nn.Module) -> Iterator[None]:
-    """Without dropout and with the recorded statistics; the module is given back as it was."""
-    training = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-    except NotImplementedError:  # the module of a .pt2 file, whose mode was fixed when it was made
-        yield
-        return
-    try:
-        yield
-    finally:
-        for part, mode in training.items():
-            part.training = mode
 
 
 @contextlib.contextmanager

@@ -9,19 +9,27 @@ What users call is in :mod:`edgekit.torch.operators`; arguments were checked the
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.library import custom_op
 
 from edgekit.errors import KernelError
-from edgekit.kernels.base import OPERATORS
-from edgekit.torch.definitions import PLAIN, has_plain, jacobian_gradient
+from edgekit.kernels.base import OPERATORS, Operator
+from edgekit.torch.definitions import PLAIN, grid_sample_gradients, has_plain, jacobian_gradient
+from edgekit.torch.registration import define, like_the_first
 
 _NARROW = (torch.float16, torch.bfloat16)
+
+
+# The kernels that read and write float16 themselves.
+_HALF = ("warp",)
+
+
+@functools.cache
+def _operator(name: str) -> Operator:
+    return OPERATORS[name]
 
 
 @functools.cache
@@ -32,52 +40,46 @@ def _is_compiled(name: str) -> bool:
 
 def _compute(name: str, *tensors: Tensor, **options: Any) -> Tensor:
     """The result of an operator, by what there is for the device and type of its first argument."""
-    dtype = tensors[0].dtype
-    if dtype in _NARROW:
+    first = tensors[0]
+    dtype = first.dtype
+    on_kernels = first.is_cpu and (_is_compiled(name) or not has_plain(**options))
+    if dtype in _NARROW and not (on_kernels and dtype == torch.float16 and name in _HALF):
         return _compute(name, *(tensor.float() for tensor in tensors), **options).to(dtype)
-    if tensors[0].device.type == "cpu":
-        operator = OPERATORS[name]
+    if first.is_cpu and (on_kernels or dtype == torch.float64):
+        operator = _operator(name)
         arrays = [tensor.detach().contiguous().numpy() for tensor in tensors]
         if dtype == torch.float64:
             return torch.from_numpy(np.ascontiguousarray(operator.reference(*arrays, **options)[0]))
-        if _is_compiled(name) or not has_plain(**options):
-            return torch.from_numpy(operator.function(*arrays, threads=torch.get_num_threads(), **options))
+        return torch.from_numpy(operator.function(*arrays, threads=torch.get_num_threads(), **options))
     return PLAIN[name](*tensors, *options.values()).contiguous()
 
 
-@custom_op("edgekit::warp", mutates_args=())
-def warp(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    """:func:`edgekit.torch.operators.warp`."""
+def _warp(image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
     return _compute("warp", image, flow_vox, order=order, boundary=boundary)
 
 
-@custom_op("edgekit::warp_adjoint", mutates_args=())
-def warp_adjoint(values: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    """:func:`edgekit.torch.operators.warp_adjoint`."""
+def _warp_adjoint(values: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
     return _compute("warp_adjoint", values, flow_vox, order=order, boundary=boundary)
 
 
-@custom_op("edgekit::warp_gradient", mutates_args=())
-def warp_gradient(cotangent: Tensor, image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
-    """:func:`edgekit.kernels.warp_gradient`: the derivative of a warp by its displacement."""
+def _warp_gradient(cotangent: Tensor, image: Tensor, flow_vox: Tensor, order: int, boundary: str) -> Tensor:
     return _compute("warp_gradient", cotangent, image, flow_vox, order=order, boundary=boundary)
 
 
-@custom_op("edgekit::compose", mutates_args=())
-def compose(first_vox: Tensor, second_vox: Tensor, boundary: str) -> Tensor:
-    """:func:`edgekit.torch.operators.compose`."""
+def _compose(first_vox: Tensor, second_vox: Tensor, boundary: str) -> Tensor:
     return _compute("compose", first_vox, second_vox, boundary=boundary)
 
 
-@custom_op("edgekit::integrate_velocity", mutates_args=())
-def integrate_velocity(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
-    """:func:`edgekit.torch.operators.integrate_velocity`."""
+def _integrate_velocity(velocity_vox: Tensor, steps: int, boundary: str) -> Tensor:
     return _compute("integrate_velocity", velocity_vox, steps=steps, boundary=boundary)
 
 
-@custom_op("edgekit::jacobian_determinant", mutates_args=())
-def jacobian_determinant(flow_vox: Tensor) -> Tensor:
-    """:func:`edgekit.torch.operators.jacobian_determinant`."""
+def _grid_sample(image: Tensor, grid: Tensor, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": align_corners}
+    return _compute("grid_sample", image, grid, **options)
+
+
+def _jacobian_determinant(flow_vox: Tensor) -> Tensor:
     return _compute("jacobian_determinant", flow_vox)
 
 
@@ -141,57 +143,43 @@ def _backward_of_integration(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None
     return (gradient * 2.0**-steps).to(velocity.dtype), None, None
 
 
+def _backward_of_sampling(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    image, grid = ctx.saved_tensors
+    wanted = (bool(ctx.needs_input_grad[0]), bool(ctx.needs_input_grad[1]))
+    wide = torch.float32 if image.dtype in _NARROW else image.dtype
+    cotangent, wide_image, grid = (tensor.to(wide) for tensor in (cotangent, image, grid))
+    mode, padding_mode, align_corners = ctx.options
+    gradients = grid_sample_gradients(cotangent, wide_image, grid, mode, padding_mode, align_corners, wanted)
+    kept = [g.to(image.dtype) if w else None for g, w in zip(gradients, wanted, strict=True)]
+    return (*kept, None, None, None)
+
+
 def _backward_of_determinant(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
     (flow,) = ctx.saved_tensors
     wide = torch.float32 if flow.dtype in _NARROW else flow.dtype
     return (jacobian_gradient(cotangent.to(wide), flow.to(wide)).to(flow.dtype),)
 
 
-def _register(
-    operator: Any,
-    tensors: int,
-    backward: Callable[..., Any],
-    shape: Callable[..., Tensor] = lambda *inputs: torch.empty_like(
-        inputs[0], memory_format=torch.contiguous_format
-    ),
-) -> None:
-    """Tell torch the rest about an operator.
-
-    Args:
-        operator: It takes ``tensors`` tensors [N, ...] and then options; what it gives is [N, ...] too.
-        tensors: How many of its arguments are tensors.
-        backward: Its derivative, of the tensors and options in ``ctx.saved_tensors`` and ``ctx.options``.
-        shape: An empty result for these arguments; like the first one by default.
-    """
-
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs[:tensors])
-        ctx.options = inputs[tensors:]
-
-    def over_batch(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
-        size = info.batch_size
-        merged = [
-            (tensor.expand(size, *tensor.shape) if axis is None else tensor.movedim(axis, 0)).flatten(0, 1)
-            for tensor, axis in zip(arguments[:tensors], in_dims[:tensors], strict=True)
-        ]
-        return operator(*merged, *arguments[tensors:]).unflatten(0, (size, -1)), 0
-
-    operator.register_fake(shape)
-    operator.register_autograd(backward, setup_context=setup_context)
-    operator.register_vmap(over_batch)
-
-
 def _like_the_flow(cotangent: Tensor, image: Tensor, flow_vox: Tensor, *options: Any) -> Tensor:
-    return torch.empty_like(flow_vox, memory_format=torch.contiguous_format)
+    return like_the_first(flow_vox)
+
+
+def _on_the_grid(image: Tensor, grid: Tensor, *options: Any) -> Tensor:
+    return image.new_empty(*image.shape[:2], *grid.shape[1:-1])
 
 
 def _without_components(flow_vox: Tensor) -> Tensor:
     return flow_vox.new_empty(flow_vox.shape[0], *flow_vox.shape[2:])
 
 
-_register(warp, 2, _backward_of_warp)
-_register(warp_adjoint, 2, _backward_of_adjoint)
-_register(warp_gradient, 3, _backward_of_gradient, _like_the_flow)
-_register(compose, 2, _backward_of_compose)
-_register(integrate_velocity, 1, _backward_of_integration)
-_register(jacobian_determinant, 1, _backward_of_determinant, _without_components)
+# Each is the function of its name in edgekit.torch.operators with every option said; warp_gradient is that of
+# edgekit.kernels.
+warp = define("warp", _warp, _backward_of_warp)
+warp_adjoint = define("warp_adjoint", _warp_adjoint, _backward_of_adjoint)
+warp_gradient = define("warp_gradient", _warp_gradient, _backward_of_gradient, shape=_like_the_flow)
+compose = define("compose", _compose, _backward_of_compose)
+integrate_velocity = define("integrate_velocity", _integrate_velocity, _backward_of_integration)
+grid_sample = define("grid_sample", _grid_sample, _backward_of_sampling, shape=_on_the_grid)
+jacobian_determinant = define(
+    "jacobian_determinant", _jacobian_determinant, _backward_of_determinant, shape=_without_components
+)

@@ -5,6 +5,7 @@
     pushed = warp_adjoint(values, flow_vox)                     # the transpose of warp: forwards
     flow_vox = compose(first_vox, second_vox)                   # one displacement after another
     det = jacobian_determinant(flow_vox)                        # of p -> p + flow_vox[p]
+    sampled = grid_sample(image, grid)                          # torch's own convention, faster
 
 Displacements are relative, in voxels, components in axis order ((z, y, x) or (y, x)); voxel centres lie on
 whole coordinates. :mod:`edgekit.kernels` defines what the operators compute. On the CPU they run its kernels
@@ -23,12 +24,13 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from edgekit.errors import KernelError
-from edgekit.kernels.checks import check_choice, check_integer
+from edgekit.kernels.checks import check_choice, check_flag, check_integer
+from edgekit.kernels.grid_sample import PADDING_MODES
 from edgekit.kernels.integrate import MAX_STEPS
 from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
 from edgekit.torch import library
 
-__all__ = ["compose", "integrate_velocity", "jacobian_determinant", "warp", "warp_adjoint"]
+__all__ = ["compose", "grid_sample", "integrate_velocity", "jacobian_determinant", "warp", "warp_adjoint"]
 
 
 def warp(image: Tensor, flow_vox: Tensor, *, order: int = 1, boundary: str = "edge") -> Tensor:
@@ -173,6 +175,65 @@ def jacobian_determinant(flow_vox: Tensor) -> Tensor:
     return library.jacobian_determinant(flow_vox)  # type: ignore[no-any-return]
 
 
+def grid_sample(
+    image: Tensor,
+    grid: Tensor,
+    *,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """Sample an image on a normalised grid: ``torch.nn.functional.grid_sample``, of volumes on our kernel.
+
+    An image [N, C, H, W] goes to torch's function itself, which exporters write as the standard GridSample.
+
+    Args:
+        image: [N, C, D, H, W] or [N, C, H, W], floating point.
+        grid: [N, D', H', W', 3] with components (x, y, z), or [N, H', W', 2] with (x, y); of the image's type
+            and device; -1 to 1 is the image.
+        mode: ``"bilinear"`` (or ``"linear"``) interpolates, ``"nearest"`` takes the nearest voxel; of images
+            [N, C, H, W] also ``"bicubic"``; of volumes on the CPU also ``"cubic"``, which has no gradients.
+        padding_mode: ``"zeros"``, ``"border"`` or ``"reflection"``.
+        align_corners: Whether -1 and 1 are the centres of the first and the last voxel, or their outer faces.
+
+    Returns:
+        The samples, [N, C, D', H', W'] or [N, C, H', W']. Differentiable in both arguments; a NaN in a grid
+        of a volume makes the sample NaN.
+
+    Raises:
+        KernelError: Shapes, types or options do not fit.
+    """
+    where = "grid_sample"
+    _check_backward_mode(where, image, grid)
+    shape, places, dtype = image.shape, grid.shape, image.dtype
+    axes = len(shape) - 2
+    same = dtype in _DTYPES and grid.dtype == dtype and image.device == grid.device
+    if axes not in _SAMPLING_MODES or len(places) != axes + 2 or places[-1] != axes or not same:
+        raise KernelError(
+            "want an image [N, C, D, H, W] and a grid [N, D, H, W, 3], or [N, C, H, W] and [N, H, W, 2], of "
+            f"one device and floating-point type, got {tuple(shape)} of {dtype} on {image.device} and "
+            f"{tuple(places)} of {grid.dtype} on {grid.device}",
+            where=where,
+        )
+    if shape[0] != places[0]:
+        raise KernelError(f"grid: want the batch of image, {shape[0]}, got {places[0]}", where=where)
+    words = _SAMPLING_MODES[axes]
+    check_choice(mode, "mode", [*words], where=where)
+    check_choice(padding_mode, "padding_mode", PADDING_MODES, where=where)
+    check_flag(align_corners, "align_corners", where=where)
+    if axes == 2:
+        sample = torch.nn.functional.grid_sample
+        return sample(image, grid, words[mode], padding_mode=padding_mode, align_corners=align_corners)
+    return library.grid_sample(image, grid, words[mode], padding_mode, align_corners)  # type: ignore[no-any-return]
+
+
+# By the number of axes: the modes, and how torch's function or our operator calls them.
+_SAMPLING_MODES: dict[int, dict[str, str]] = {
+    2: {"bilinear": "bilinear", "linear": "bilinear", "nearest": "nearest", "bicubic": "bicubic"},
+    3: {"bilinear": "linear", "linear": "linear", "nearest": "nearest", "cubic": "cubic"},
+}
+
+
 def _check_backward_mode(where: str, *tensors: Tensor) -> None:
     """Refuse what torch would silently lose: it gives operators of others tangents of 0."""
     if torch.compiler.is_compiling():
@@ -190,21 +251,23 @@ _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def _check_flow(flow: Tensor, name: str, where: str) -> None:
-    axes = flow.dim() - 2
-    if axes not in (2, 3) or flow.shape[1] != axes or flow.dtype not in _DTYPES:
+    shape = flow.shape
+    axes = len(shape) - 2
+    if axes not in (2, 3) or shape[1] != axes or flow.dtype not in _DTYPES:
         raise KernelError(
             f"{name}: want [N, 3, D, H, W] or [N, 2, H, W] of a floating-point type of 16 to 64 bits, "
-            f"got {tuple(flow.shape)} of {flow.dtype}",
+            f"got {tuple(shape)} of {flow.dtype}",
             where=where,
         )
 
 
 def _check_same_grid(image: Tensor, name: str, flow: Tensor, flow_name: str, where: str) -> None:
-    same = image.dim() == flow.dim() and image.dtype == flow.dtype and image.device == flow.device
-    if not same or image.shape[0] != flow.shape[0] or image.shape[2:] != flow.shape[2:]:
+    shape, wanted = image.shape, flow.shape
+    same = len(shape) == len(wanted) and image.dtype == flow.dtype and image.device == flow.device
+    if not same or shape[0] != wanted[0] or shape[2:] != wanted[2:]:
         raise KernelError(
             f"{name}: want batch, grid, type and device of {flow_name}, "
-            f"{tuple(flow.shape)} of {flow.dtype} on {flow.device}, "
-            f"got {tuple(image.shape)} of {image.dtype} on {image.device}",
+            f"{tuple(wanted)} of {flow.dtype} on {flow.device}, "
+            f"got {tuple(shape)} of {image.dtype} on {image.device}",
             where=where,
         )

@@ -37,8 +37,17 @@ def call_factory(source: str) -> nn.Module:
 
 
 def load_weights(module: nn.Module, path: Path) -> list[str]:
-    """Load a state dictionary. Nothing in the file is ever executed."""
+    """Load a state dictionary, into a module that is cut to its plan where it was pruned.
+
+    Nothing in the file is ever executed.
+    """
+    from edgekit.torch.prune import apply, read_plan  # pruning itself needs this module
+
     notes = []
+    plan = read_plan(path)
+    if plan is not None:
+        apply(module, plan, where=path.name)
+        notes.append(f"cut {len(plan.layers)} layers to the pruning plan of {path.name}")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

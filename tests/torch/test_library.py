@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from edgekit.errors import KernelError
-from edgekit.torch.operators import compose, integrate_velocity, jacobian_determinant, warp, warp_adjoint
+from edgekit.kernels import base
+from edgekit.torch.denoising import bilateral, non_local_means
+from edgekit.torch.operators import (
+    compose,
+    grid_sample,
+    integrate_velocity,
+    jacobian_determinant,
+    warp,
+    warp_adjoint,
+)
 
 OPS = torch.ops.edgekit
 SIZE = (4, 5, 6)
@@ -25,6 +34,10 @@ def flow(seed: int = 1) -> Tensor:
     return 0.5 * torch.randn((1, 3, *SIZE), generator=torch.Generator().manual_seed(seed))
 
 
+def grid(seed: int = 3) -> Tensor:
+    return 0.8 * torch.randn((1, 2, 3, 4, 3), generator=torch.Generator().manual_seed(seed))
+
+
 # Of every operator that is registered: tensors and options.
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "warp": (image(), flow(), 1, "edge"),
@@ -32,6 +45,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "warp_gradient": (image(), image(2), flow(), 1, "edge"),
     "compose": (flow(), flow(2), "zero"),
     "integrate_velocity": (flow(), 3, "zero"),
+    "grid_sample": (image(), grid(), "linear", "border", False),
     "jacobian_determinant": (flow(),),
 }
 ONCE = {"warp_gradient"}  # what cannot be differentiated
@@ -52,7 +66,7 @@ def test_torchs_own_checks_pass(name: str) -> None:
 def everything(image: Tensor, velocity: Tensor) -> Tensor:
     """A loss with every operator in it."""
     flow = integrate_velocity(velocity, steps=4, boundary="zero")
-    moved = warp(image, compose(flow, velocity))
+    moved = warp(image, compose(flow, velocity)) + grid_sample(image, velocity.movedim(1, -1))
     folds = jacobian_determinant(flow).relu().sum()
     return moved.square().sum() + warp_adjoint(image, flow).square().sum() + folds
 
@@ -84,8 +98,15 @@ def test_exported_program_keeps_each_operator_as_one_node() -> None:
     program = torch.export.export(Everything(), (image(), flow()), dynamic_shapes=shapes)
     targets = [node.target for node in program.graph.nodes if node.op == "call_function"]
     own = [target for target in targets if str(target).startswith("edgekit")]
-    names = ["integrate_velocity", "compose", "warp", "jacobian_determinant", "warp_adjoint"]
-    assert own == [getattr(OPS, name).default for name in names]
+    names = [
+        "integrate_velocity",
+        "compose",
+        "warp",
+        "grid_sample",
+        "jacobian_determinant",
+        "warp_adjoint",
+    ]
+    assert sorted(map(str, own)) == sorted(str(getattr(OPS, name).default) for name in names)
     for tensors in ([image(), flow()], [image()[:, :, :3], flow()[:, :, :3]]):
         torch.testing.assert_close(program.module()(*tensors), everything(*tensors))
 
@@ -141,3 +162,84 @@ def test_forward_mode_is_refused(requires_grad: bool) -> None:
                 operator(dual, velocity)
             with pytest.raises(KernelError, match="forward-mode"):
                 operator(velocity, dual)
+
+
+# Every operator that ONNX has, called as users do.
+CALLS: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...], dict[str, Any]]] = {
+    "warp": (warp, (image(), flow()), {}),
+    "compose": (compose, (flow(), flow(2)), {}),
+    "integrate_velocity": (integrate_velocity, (flow(),), {"steps": 2}),
+    "grid_sample": (grid_sample, (image(), grid()), {}),
+    "jacobian_determinant": (jacobian_determinant, (flow(),), {}),
+    "non_local_means": (non_local_means, (image(),), {"sigma": 0.1, "search_radius": 1}),
+    "bilateral": (bilateral, (image(),), {"sigma_space": 1.0, "sigma_range": 0.5}),
+}
+
+
+def executions(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What kernels are called with from now on: pointers of inputs and outputs, threads."""
+    calls: list[dict[str, Any]] = []
+    execute = base.Operator.execute
+
+    def watch(self: base.Operator, inputs: Any, outputs: Any, *, threads: int, **options: Any) -> None:
+        pointers = [[array.ctypes.data for array in arrays] for arrays in (inputs, outputs)]
+        calls.append({"inputs": pointers[0], "outputs": pointers[1], "threads": threads})
+        execute(self, inputs, outputs, threads=threads, **options)
+
+    monkeypatch.setattr(base.Operator, "execute", watch)
+    return calls
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_kernels_read_and_write_the_tensors_memory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = executions(monkeypatch)
+    operator, tensors, options = CALLS[name]
+    result = operator(*tensors, **options)
+    (call,) = calls
+    assert call["inputs"] == [tensor.data_ptr() for tensor in tensors]
+    assert call["outputs"] == [result.data_ptr()]
+
+
+@pytest.mark.parametrize("name", ["warp", "non_local_means", "bilateral"])
+def test_float16_is_read_in_place_where_a_kernel_takes_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = executions(monkeypatch)
+    operator, tensors, options = CALLS[name]
+    halves = [tensor.half() for tensor in tensors]
+    result = operator(*halves, **options)
+    assert result.dtype == torch.float16
+    assert calls[0]["inputs"] == [tensor.data_ptr() for tensor in halves]
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_kernels_use_as_many_threads_as_torch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = executions(monkeypatch)
+    operator, tensors, options = CALLS[name]
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            operator(*tensors, **options)
+    finally:
+        torch.set_num_threads(before)
+    assert [call["threads"] for call in calls] == [1, 3]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", CALLS)
+def test_narrow_types_and_compilers(name: str, dtype: torch.dtype) -> None:
+    """In eager mode, compiled with lengths that vary, and exported."""
+    operator, tensors, options = CALLS[name]
+    narrow = [tensor.to(dtype) for tensor in tensors]
+    wanted = operator(*(tensor.float() for tensor in narrow), **options)
+    # Non-local means of float16 sums in the kernel's own order.
+    torch.testing.assert_close(operator(*narrow, **options), wanted.to(dtype), rtol=0.01, atol=0.01)
+
+    class Module(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return operator(*inputs, **options)
+
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    compiled = torch.compile(Module(), fullgraph=True, backend="eager", dynamic=True)
+    torch.testing.assert_close(compiled(*narrow), operator(*narrow, **options), rtol=0, atol=0)
+    program = torch.export.export(Module(), tuple(narrow))
+    torch.testing.assert_close(program.module()(*narrow), operator(*narrow, **options), rtol=0, atol=0)

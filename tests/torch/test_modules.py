@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -354,9 +355,13 @@ def test_refuses_bad_arguments(make: Callable[[], object], text: str) -> None:
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
 def test_the_code_of_the_page_runs() -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 7
     names: dict[str, Any] = {"__name__": "page"}
     for number, block in enumerate(blocks):
         exec(compile(block, f"{PAGE.name}, block {number}", "exec"), names)
+    torch.testing.assert_close(names["same"], names["image"])
+    exported = onnx.ModelProto.FromString(names["file"].getvalue())
+    own = [node.op_type for node in exported.graph.node if node.domain == "edgekit"]
+    assert own == names["types"]
     assert names["velocity_vox"].grad.abs().sum() > 0 and names["gradient"].abs().sum() > 0
     assert all(p.grad is not None for p in names["network"].backbone.net[0].parameters())

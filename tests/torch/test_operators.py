@@ -13,7 +13,14 @@ from edgekit.errors import KernelError
 from edgekit.kernels.base import OPERATORS
 from edgekit.kernels.interpolation import BOUNDARIES, ORDERS
 from edgekit.torch import definitions, library
-from edgekit.torch.operators import compose, integrate_velocity, jacobian_determinant, warp, warp_adjoint
+from edgekit.torch.operators import (
+    compose,
+    grid_sample,
+    integrate_velocity,
+    jacobian_determinant,
+    warp,
+    warp_adjoint,
+)
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -191,7 +198,7 @@ def test_float32_determinants_and_their_gradients_are_those_of_float64() -> None
         torch.testing.assert_close(f.double(), w, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", definitions.PLAIN)
+@pytest.mark.parametrize("name", [name for name in definitions.PLAIN if name != "grid_sample"])
 @pytest.mark.parametrize("size", SIZES)
 def test_definitions_in_torch_agree_with_the_reference(name: str, size: tuple[int, ...]) -> None:
     kinds = {"warp_gradient": "CCV", "jacobian_determinant": "V"}.get(name) or SAMPLING[name][1]
@@ -209,6 +216,73 @@ def test_definitions_in_torch_agree_with_the_reference(name: str, size: tuple[in
         found = definitions.PLAIN[name](*tensors, *options.values())
         wanted = OPERATORS[name].reference(*(t.numpy() for t in tensors), **options)[0]
         torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=0, atol=1e-9)
+
+
+def sampling_options(*modes: str) -> list[dict[str, Any]]:
+    return [
+        {"mode": mode, "padding_mode": padding, "align_corners": align}
+        for mode in modes
+        for padding in ("zeros", "border", "reflection")
+        for align in (False, True)
+    ]
+
+
+@pytest.mark.parametrize("size", [(5, 6, 7), (1, 4, 9), (6, 5)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_grid_sample_and_its_gradients_are_torchs(size: tuple[int, ...], dtype: torch.dtype) -> None:
+    image = random(2, 3, *size, dtype=dtype)
+    grid = 0.9 * random(2, *(length + 1 for length in size), len(size), seed=1, dtype=dtype)
+    for options in sampling_options("bilinear", "nearest"):
+        found = results(grid_sample, [image, grid], options)
+        wanted = results(torch.nn.functional.grid_sample, [image, grid], options)
+        assert len(found) == len(wanted) == 3
+        for f, w in zip(found, wanted, strict=True):
+            torch.testing.assert_close(f, w, rtol=1e-5, atol=1e-5)
+
+
+def test_cubic_volumes_are_sampled_as_onnx_defines_them_and_have_no_gradients() -> None:
+    image, grid = random(1, 2, 5, 6, 7), 0.5 * random(1, 3, 4, 5, 3, seed=1)
+    for options in sampling_options("cubic"):
+        (wanted,) = OPERATORS["grid_sample"].reference(image.numpy(), grid.numpy(), **options)
+        torch.testing.assert_close(
+            grid_sample(image, grid, **options), torch.from_numpy(wanted).float(), rtol=1e-5, atol=1e-5
+        )
+    result = grid_sample(image.requires_grad_(), grid, mode="cubic")
+    with pytest.raises(KernelError, match="no mode 'cubic' for volumes, nor gradients") as caught:
+        result.sum().backward()
+    assert "detach()" in str(caught.value.hint)
+
+
+def test_narrow_grid_samples_are_computed_in_float32() -> None:
+    image, grid = random(1, 2, 5, 6, 7).half(), (0.5 * random(1, 3, 4, 5, 3, seed=1)).half()
+    narrow, wide = (results(grid_sample, pair, {}) for pair in ([image, grid], [image.float(), grid.float()]))
+    torch.testing.assert_close(narrow[0], wide[0].half(), rtol=0, atol=0)
+    for n, w in zip(narrow[1:], wide[1:], strict=True):
+        assert n.dtype == torch.float16
+        torch.testing.assert_close(n.float(), w, rtol=4e-3, atol=4e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "grid", "options", "text"),
+    [
+        ((1, 1, 4, 4, 4), (1, 4, 4, 4, 2), {}, "want an image"),
+        ((1, 1, 4, 4, 4), (1, 4, 4, 2), {}, "want an image"),
+        ((1, 4, 4), (1, 4, 2), {}, "want an image"),
+        ((2, 1, 4, 4, 4), (1, 4, 4, 4, 3), {}, "grid: want the batch of image, 2, got 1"),
+        ((1, 1, 4, 4, 4), (1, 4, 4, 4, 3), {"mode": "bicubic"}, "mode: want one of 'bilinear'"),
+        ((1, 1, 4, 4), (1, 4, 4, 2), {"mode": "cubic"}, "mode: want one of 'bilinear'"),
+        ((1, 1, 4, 4), (1, 4, 4, 2), {"padding_mode": "edge"}, "padding_mode: want one of 'zeros'"),
+        ((1, 1, 4, 4), (1, 4, 4, 2), {"align_corners": 1}, "align_corners: want True or False, got 1"),
+    ],
+)
+def test_grid_sample_refuses(
+    image: tuple[int, ...], grid: tuple[int, ...], options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(KernelError, match=text) as caught:
+        grid_sample(torch.zeros(image), torch.zeros(grid), **options)
+    assert caught.value.where == "grid_sample"
+    with pytest.raises(KernelError, match="float64"):
+        grid_sample(torch.zeros(1, 1, 4, 4, 4), torch.zeros(1, 4, 4, 4, 3).double())
 
 
 def test_without_compiled_kernels_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
