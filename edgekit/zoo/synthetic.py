@@ -136,18 +136,21 @@ def acquire(rng: Generator, image: Tensor, difficulty: float) -> Tensor:
     return image + noise * (1 if choice(rng, 0, 2) else image)
 
 
-def registration_case(rng: Generator, shape: Sequence[int], difficulty: float) -> tuple[Tensor, ...]:
+def registration_case(
+    rng: Generator, shape: Sequence[int], difficulty: float, other_contrast: bool | None = None
+) -> tuple[Tensor, ...]:
     """Moving and fixed image [1, D, H, W], the velocity between them [3, D, H, W], the body [1, D, H, W].
 
-    ``fixed`` shows the anatomy of ``moving`` pulled by the integrated velocity; at difficulty 1, one
-    time of four in another contrast.
+    ``fixed`` shows the anatomy of ``moving`` pulled by the integrated velocity; in another contrast where
+    ``other_contrast`` says so, or, where it says nothing, one time of four at difficulty 1.
     """
     labels = label_map(rng, shape)
     velocity = smooth_velocity(rng, shape)
     flow = integrate_plain(velocity[None], 5, "edge")
     image = contrast(rng, labels)
     pulled = warp_plain(labels[None, None].float(), flow, 0, "edge")[0, 0].long()
-    if uniform(rng, 0, 1) < 0.25 * difficulty:
+    drawn = uniform(rng, 0, 1) < 0.25 * difficulty
+    if drawn if other_contrast is None else other_contrast:
         other = contrast(rng, pulled)
     else:
         other = warp_plain(image[None, None], flow, 1, "edge")[0, 0]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edgekit.zoo import MODELS, ZooModel
 from edgekit.zoo.register3d import match_costs
 
-LARGEST_BYTES = 2_000_000
+LARGEST_BYTES = 3_000_000
 
 
 def build(model: ZooModel) -> nn.Module:
@@ -38,7 +38,7 @@ def image(*shape: int, seed: int = 0) -> Tensor:
 def test_listing_the_models_loads_no_framework() -> None:
     code = "import sys, edgekit.zoo as z; print(*z.MODELS, 'torch' in sys.modules, 'numpy' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.split() == ["register3d", "denoise2d", "False", "False"]
+    assert printed.split() == [*MODELS, "False", "False"]
 
 
 @pytest.mark.parametrize("model", MODELS.values(), ids=lambda model: model.name)
@@ -76,6 +76,37 @@ def test_register3d_gives_an_image_and_a_field(shape: tuple[int, ...]) -> None:
     assert flow_vox.shape == (shape[0], 3, *shape[2:])
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("segment2d", (1, 1, 64, 96)),
+        ("segment2d", (2, 1, 16, 32)),
+        ("segment3d", (1, 1, 32, 48, 16)),
+        ("segment3d", (2, 1, 16, 16, 16)),
+    ],
+)
+def test_segmenters_give_logits_of_every_pixel(name: str, shape: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        logits = build(MODELS[name])(torch.randn(shape))
+    assert logits.shape == (shape[0], 4, *shape[2:])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 128, 224), (3, 1, 64, 32)])
+def test_classify2d_gives_logits_of_every_image(shape: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        assert build(MODELS["classify2d"])(torch.randn(shape)).shape == (shape[0], 4)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1e-3, 0.0), (1.0, -1024.0), (3e4, 1e4)])
+def test_segment3d_does_not_depend_on_units(scale: float, offset: float) -> None:
+    # The norm in front adds 1e-5 to the variance, which an image much fainter than the first one would show.
+    module, volume = trained("segment3d"), 100 * image(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        wanted, found = module(volume), module(volume * scale + offset)
+    assert wanted.argmax(1).unique().numel() > 1
+    assert (found.argmax(1) == wanted.argmax(1)).float().mean() > 0.99
+
+
 @pytest.mark.parametrize(("scale", "offset"), [(1e-4, 0.0), (1.0, -1024.0), (3e4, 1e4)])
 def test_denoise2d_keeps_the_unit_of_its_input(scale: float, offset: float) -> None:
     module, noisy = trained("denoise2d"), image(1, 1, 64, 64) + 0.3 * image(1, 1, 64, 64, seed=1)
@@ -99,7 +130,10 @@ def test_register3d_does_not_depend_on_units(scale: float, offset: float) -> Non
 def test_constant_images_stay_finite(name: str) -> None:
     module = trained(name)
     with torch.no_grad():
-        if name == "denoise2d":
+        if name in ("segment2d", "segment3d", "classify2d"):
+            spatial = (16, 16, 16) if name == "segment3d" else (128, 128)
+            assert module(torch.full((1, 1, *spatial), 7.0)).isfinite().all()
+        elif name == "denoise2d":
             torch.testing.assert_close(
                 module(torch.full((1, 1, 16, 16), 7.0)), torch.full((1, 1, 16, 16), 7.0)
             )
