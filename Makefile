@@ -18,10 +18,10 @@ test: lint
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(wildcard tests/native/*.h tests/native/*.cpp)
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES) $(wildcard $(foreach folder,native hosts hosts/tensorrt_native backends/tvm/cuda_native,tests/$(folder)/*.h tests/$(folder)/*.cpp))
 	$(BIN)/mypy
 
-$(INSTALLED): pyproject.toml constraints.txt setup.py csrc/build_flags.py $(CXX_SOURCES)
+$(INSTALLED): pyproject.toml constraints.txt setup.py edgekit/hosts/flags.py $(CXX_SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	    || { echo "error: want Python >= 3.10; hint: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@$(PYTHON) -c 'import ensurepip, pathlib, sysconfig, sys; \

@@ -1,4 +1,7 @@
-"""Builds edgekit._C. Everything else about the package is in pyproject.toml."""
+"""Builds edgekit._C, and of the same objects what the libraries for other runtimes are linked with.
+
+Everything else about the package is in pyproject.toml.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from pybind11.setup_helpers import Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "csrc"))  # a build has no folder of ours there
-from build_flags import (
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # a build has no folder of ours there
+from edgekit.hosts import build
+from edgekit.hosts.flags import (
     COMMON_FLAGS,
     CSRC,
     CUDA_FLAGS,
@@ -23,16 +27,23 @@ from build_flags import (
     cuda_libraries,
     cuda_sources,
     isa_of,
+    kernel_sources,
     nvcc,
     sources_for,
     wants_cuda,
 )
 
 HERE = CSRC.parent
+MACHINE = sysconfig.get_platform().rpartition("-")[2]
 
 
 class BuildExt(build_ext):
     """Compiles each source with the flags of its instruction set, and those of CUDA where they are wanted."""
+
+    def run(self) -> None:
+        """Remembers where results go, which building forgets."""
+        self.home = HERE if self.inplace else Path(self.build_lib)
+        super().run()
 
     def build_extensions(self) -> None:
         """Adds the flags of a source's instruction set to its command line, then builds as usual."""
@@ -46,6 +57,24 @@ class BuildExt(build_ext):
 
         self.compiler._compile = with_isa
         super().build_extensions()
+        if sys.platform == "linux":
+            self._build_libraries()
+
+    def _build_libraries(self) -> None:
+        """The kernels' objects as an archive, and the library for ONNX Runtime, which needs no headers."""
+        folder = self.home / "edgekit" / build.INSTALLED.name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / build.DIGEST).unlink(missing_ok=True)
+        sources = [str(p.relative_to(HERE)) for p in kernel_sources(MACHINE)]
+        objects = self.compiler.object_filenames(sources, output_dir=self.build_temp)
+        archive = folder / build.ARCHIVE
+        archive.unlink(missing_ok=True)
+        self.compiler.create_static_lib(objects, archive.stem.removeprefix("lib"), output_dir=str(folder))
+        here = build.Platform.here()
+        adapter = Path(self.build_temp, "onnxruntime.o")
+        build.compile_adapter(build.ONNXRUNTIME, adapter, here)
+        build.link([adapter, archive], folder / build.ONNXRUNTIME.file, here, build.ONNXRUNTIME.links)
+        (folder / build.DIGEST).write_text(build.installed_digest())
 
     def _add_cuda(self, extension: Pybind11Extension) -> None:
         compiler = nvcc()
@@ -67,21 +96,26 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Puts the folder ``targets/`` into the package, where an installed edgekit looks for it."""
+    """Puts the folders ``targets/`` and ``csrc/`` into the package, where an installed edgekit looks."""
 
     def run(self) -> None:
-        """Builds as usual, then copies; an editable install reads the checkout's own folder."""
+        """Builds as usual, then copies; an editable install reads the checkout's own folders."""
         super().run()
-        if not self.editable_mode:
-            folder = Path(self.build_lib, "edgekit", "_targets")
-            self.mkpath(str(folder))
-            for path in sorted((HERE / "targets").glob("*.toml")):
-                self.copy_file(str(path), str(folder / path.name))
+        if self.editable_mode:
+            return
+        copies = {"_targets": sorted((HERE / "targets").glob("*.toml"))}
+        copies["_csrc"] = sorted(p for p in CSRC.rglob("*") if p.suffix in (".h", ".cpp", ".cu"))
+        for name, paths in copies.items():
+            base = HERE / name.removeprefix("_")
+            for path in paths:
+                place = Path(self.build_lib, "edgekit", name, path.relative_to(base))
+                self.mkpath(str(place.parent))
+                self.copy_file(str(path), str(place))
 
 
 extension = Pybind11Extension(
     "edgekit._C",
-    [str(path.relative_to(HERE)) for path in sources_for(sysconfig.get_platform().rpartition("-")[2])],
+    [str(path.relative_to(HERE)) for path in sources_for(MACHINE)],
     include_dirs=["csrc"],
     depends=sorted(str(path.relative_to(HERE)) for kind in ("*.h", "*.cu") for path in CSRC.rglob(kind)),
     extra_compile_args=COMMON_FLAGS,

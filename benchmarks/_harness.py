@@ -50,11 +50,13 @@ def interleave(
     *,
     repeats: int,
     limit_s: float = math.inf,
+    pause_s: float = 0.0,
 ) -> dict[str, Samples]:
     """Let the functions take turns, ``repeats`` each after one call that does not count.
 
     A function that would take longer than ``limit_s`` in all has fewer turns, evenly spaced among the others'
-    and at least :data:`LEAST_REPEATS`.
+    and at least :data:`LEAST_REPEATS`. A turn of one call begins with a pause of ``pause_s``: a runtime's
+    threads may spin for some milliseconds after the candidate before.
     """
     samples = {name: Samples() for name in functions}
     calls, turns = {}, {}
@@ -67,6 +69,8 @@ def interleave(
         for name, function in functions.items():
             if (number + 1) * turns[name] // repeats == number * turns[name] // repeats:
                 continue
+            if calls[name] == 1:
+                time.sleep(pause_s)
             taken = [timed(function) for _ in range(calls[name])]
             for wall_ns, cpu_ns in taken[1:] or taken:
                 samples[name].wall_ns.append(wall_ns)

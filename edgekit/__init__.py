@@ -16,12 +16,15 @@ from edgekit._version import __version__
 
 if TYPE_CHECKING:
     from edgekit.bundle import Bundle, Manifest
+    from edgekit.compression import Compression
+    from edgekit.distillation import distil
     from edgekit.errors import EdgekitError
     from edgekit.graph.graph import Graph
     from edgekit.pipeline import Plan, compile, plan
     from edgekit.profiling import profile
     from edgekit.reports import AccuracyLimits, AccuracyReport, Candidate, LatencyReport
     from edgekit.runtime import Session, open
+    from edgekit.slimming import prune
     from edgekit.spec import Dim, Step, TensorSpec
     from edgekit.target import Target
 
@@ -31,6 +34,9 @@ _HOME = {
     "Step": "edgekit.spec",
     "Target": "edgekit.target",
     "Graph": "edgekit.graph.graph",
+    "prune": "edgekit.slimming",
+    "distil": "edgekit.distillation",
+    "Compression": "edgekit.compression",
     "compile": "edgekit.pipeline",
     "plan": "edgekit.pipeline",
     "Plan": "edgekit.pipeline",
@@ -51,6 +57,7 @@ __all__ = [
     "AccuracyReport",
     "Bundle",
     "Candidate",
+    "Compression",
     "Dim",
     "EdgekitError",
     "Graph",
@@ -63,9 +70,11 @@ __all__ = [
     "TensorSpec",
     "__version__",
     "compile",
+    "distil",
     "open",
     "plan",
     "profile",
+    "prune",
 ]
 
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 from edgekit import archive, atomic, schema, steps
 from edgekit._version import __version__
 from edgekit.backends.base import Artifact, ArtifactInfo
+from edgekit.dataset import DatasetRecord
 from edgekit.errors import (
     CorruptError,
     LimitError,
@@ -26,7 +27,7 @@ from edgekit.errors import (
     VersionError,
     did_you_mean,
 )
-from edgekit.reports import AccuracyReport, Candidate, LatencyReport
+from edgekit.reports import LATER, AccuracyReport, Candidate, LatencyReport, LayerReport, TaskReport
 from edgekit.spec import Step, TensorSpec
 from edgekit.target import Target
 
@@ -34,7 +35,8 @@ FORMAT = 1
 
 _MANIFEST = "manifest.json"
 _NETWORK = "network/"
-_MAX_MANIFEST_BYTES = 1 << 20
+_MAX_MANIFEST_BYTES = 4 << 20
+_MAX_STEPS = 256
 _MAX_MEMBERS = 64
 _MAX_NESTING = 32
 _MAX_DIGITS = 19
@@ -82,6 +84,11 @@ class Manifest:
         accuracy: How near the results are to the reference's.
         candidates: The backends that were considered.
         latency: How fast it was where it was compiled.
+        precision: What its layers compute in: ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"`` or
+            ``"mixed"``.
+        calibration: The data that the ranges of its values come from.
+        layers: What compression did to each layer.
+        task: What became of the task on labelled cases.
         signature: Reserved: this version writes none and accepts none.
     """
 
@@ -103,6 +110,10 @@ class Manifest:
     accuracy: AccuracyReport | None = None
     candidates: tuple[Candidate, ...] = ()
     latency: LatencyReport | None = None
+    precision: str = field(default="float32", metadata=LATER)
+    calibration: DatasetRecord | None = None
+    layers: tuple[LayerReport, ...] = ()
+    task: TaskReport | None = None
     signature: str = ""
 
     def __post_init__(self) -> None:
@@ -111,6 +122,8 @@ class Manifest:
         if self.target != self.network.target:
             raise CorruptError(f"the network is for {self.network.target!r}, the bundle for {self.target!r}")
         self._check_members()
+        if len(self.before) + len(self.after) > _MAX_STEPS:
+            raise CorruptError(f"want at most {_MAX_STEPS} steps, got {len(self.before) + len(self.after)}")
         for kind, specs in (
             ("inputs", self.inputs),
             ("results", self.results),
@@ -133,6 +146,8 @@ class Manifest:
                 f"the network's files want to be the members: want {', '.join(sorted(files)) or 'none'}, "
                 f"got {', '.join(sorted(self.members)) or 'none'}"
             )
+        if self.network.library and self.network.library not in self.network.files:
+            raise CorruptError(f"the library {self.network.library[:120]!r} is none of the network's files")
         if len({name.lower() for name in files}) != len(files) or len(files) > _MAX_MEMBERS:
             raise CorruptError(f"want at most {_MAX_MEMBERS} members whose names differ in more than case")
         for name in self.network.files:

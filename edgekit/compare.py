@@ -13,6 +13,9 @@ from edgekit.spec import Array, format_dims
 
 # A reference whose values spread less than this share of its largest one counts as constant: it is rounding.
 _CONSTANT = 1e-6
+# What two runtimes that mean the same have between them at least, where quantization is finer than that.
+AGREEMENT_DB = 40.0
+_HALF_DB = 3.0
 
 _Floats = npt.NDArray[np.float64]
 
@@ -58,6 +61,53 @@ def compare(
             "compare on real inputs"
         )
     return AccuracyReport(reference, inputs, tuple(tensors), limits, tuple(failures))
+
+
+def check_meaning(
+    unquantized: Mapping[str, Array],
+    literal: Mapping[str, Array],
+    got: Mapping[str, Array],
+    *,
+    min_snr_db: float = AGREEMENT_DB,
+) -> tuple[str, ...]:
+    """What a runtime makes of a quantized network, against what the network says.
+
+    Rounding that two runtimes do in another order moves a number by one step, and later layers amplify that:
+    so an output that quantization itself changes by more than ``min_snr_db`` may differ by half as much as
+    that (3 dB less). A runtime that reads the network otherwise differs by far more.
+
+    Args:
+        unquantized: Outputs of the network before it was quantized, by name.
+        literal: Outputs of the quantized network as ONNX defines them (see :mod:`edgekit.probe`).
+        got: Outputs of the quantized network in the runtime.
+        min_snr_db: Signal-to-noise ratio of ``got`` against ``literal`` that is enough whatever quantization
+            changes. Of integers, labels that is, the share of others has to be as small.
+
+    Returns:
+        One sentence for each output that means something else; empty where all mean the same.
+    """
+    failures = []
+    for name, want in literal.items():
+        obstacle = _obstacle(want, got.get(name)) or _obstacle(want, unquantized.get(name))
+        if obstacle:
+            failures.append(f"output {name!r} {obstacle}")
+            continue
+        apart, changed = _apart_db(want, got[name]), _apart_db(unquantized[name], want)
+        wanted = min(min_snr_db, changed + _HALF_DB)
+        if not apart >= wanted:
+            failures.append(
+                f"output {name!r} means something else: want {wanted:.1f} dB between the runtime and the "
+                f"network as it is written, got {apart:.1f} dB"
+            )
+    return tuple(failures)
+
+
+def _apart_db(want: Array, got: Array) -> float:
+    """How far two arrays are apart in decibels; more is nearer."""
+    difference = _difference(want, got)
+    if want.dtype.kind in "iub":
+        return _decibels(math.sqrt(np.count_nonzero(difference) / difference.size))
+    return _measure("", want, got, difference).snr_db
 
 
 def _obstacle(want: Array, got: Array | None) -> str:

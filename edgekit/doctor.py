@@ -16,13 +16,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from edgekit import machine
+from edgekit import hosts, machine
 from edgekit import target as targets
 from edgekit._version import __version__
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Availability
+from edgekit.errors import UnavailableError
 from edgekit.kernels.base import NUMBA, gpu_missing, numba_is_forced, numba_missing
 from edgekit.machine import Machine
+from edgekit.metrics.base import SCIPY, SKIMAGE
 from edgekit.registry import Requirement
 from edgekit.target import Target
 
@@ -39,6 +41,9 @@ _PACKAGES = {
     "compile operators where the extension is missing": NUMBA,
     "read DICOM images": Requirement("pydicom", "pydicom", "dicom", "3.0.2"),
     "read NIfTI images": Requirement("nibabel", "nibabel", "nifti", "5.3"),
+    "read pictures": Requirement("PIL", "pillow", "pictures", "11"),
+    "measure distances of surfaces": SCIPY,
+    "measure likeness of images": SKIMAGE,
 }
 
 
@@ -73,6 +78,7 @@ class Diagnosis:
         backends: What compiles and runs networks.
         kernels: The compiled kernels.
         gpu: The same for a GPU.
+        operators: edgekit's operators in the runtimes that networks run in.
         packages: Optional packages.
         machine: This machine.
         target: Name of the target that describes this machine best, or empty.
@@ -86,6 +92,7 @@ class Diagnosis:
     backends: tuple[Finding, ...]
     kernels: Finding
     gpu: Finding
+    operators: tuple[Finding, ...]
     packages: tuple[Finding, ...]
     machine: Machine
     target: str
@@ -111,6 +118,10 @@ def examine() -> Diagnosis:
             python=_python(),
             kernels=_guarded("kernels", "run operators fast", _kernels),
             gpu=_guarded("CUDA kernels", "run operators on a GPU", _gpu),
+            operators=tuple(
+                _guarded(f"operators in {name}", "run warps inside networks", partial(_operators, name))
+                for name in hosts.ADAPTERS
+            ),
             packages=tuple(
                 _guarded(r.distribution, purpose, partial(_package, r)) for purpose, r in _PACKAGES.items()
             ),
@@ -198,6 +209,17 @@ def _kernels() -> Availability:
 def _gpu() -> Availability:
     reason = gpu_missing()
     return Availability("missing", reason=reason) if reason else Availability("found")
+
+
+def _operators(runtime: str) -> Availability:
+    """Whether a network for a runtime can hold edgekit's operators."""
+    from edgekit.hosts import build
+
+    try:
+        built = build.built(hosts.ADAPTERS[runtime](), build.Platform.here())
+    except UnavailableError as error:
+        return Availability("missing", reason=error.message, hint=error.hint or "")
+    return Availability("found", reason="" if built else "built at first use")
 
 
 def _python() -> Finding:

@@ -204,7 +204,7 @@ def _where(item: Step | str) -> str:
 
 
 def _unknown(op: str, where: str) -> UsageError:
-    known = [*STEPS, *(_ZOO + model.name for model in MODELS.values() if len(model.inputs) == 1)]
+    known = [*STEPS, *(_ZOO + model.name for model in MODELS.values() if model.in_place)]
     near = did_you_mean(op, known)
     return UsageError(
         f"unknown step {op!r}: want one of {', '.join(known)}",
@@ -224,6 +224,13 @@ def _model(step: Step) -> ZooModel:
         raise UsageError(
             f"{step.op} reads {', '.join(MODELS[name].inputs)}: a network before another one wants one input",
             where=str(step),
+        )
+    if not MODELS[name].in_place:
+        raise UsageError(
+            f"{step.op} makes no image like the one it reads: a network before another one takes an input's "
+            "place",
+            where=str(step),
+            hint="compile it by itself",
         )
     return MODELS[name]
 

@@ -25,8 +25,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ _LOG_TAIL_LINES = 25
 _PR_SET_PDEATHSIG = 1
 _FOLDER_PREFIX = "edgekit-"
 _LOCK = "lock"
+_REPORT = "report.json"
 
 # Isolated mode, so that no variable and no file in the working folder changes what is imported; then the
 # caller's own path.
@@ -98,12 +100,15 @@ class Request:
         arrays: The arrays, by name.
         files: Paths of the files handed over, by name.
         out: Folder for files to hand back.
+        report: Tells the parent a JSON value while the child works. What is told faster than the parent
+            looks is lost, but for the last one.
     """
 
     arguments: Any
     arrays: dict[str, Array]
     files: dict[str, Path]
     out: Path
+    report: Callable[[Any], None] = lambda value: None
 
 
 def run(
@@ -116,6 +121,7 @@ def run(
     what: str,
     error: type[EdgekitError],
     environment: Mapping[str, str] | None = None,
+    on_report: Callable[[Any], None] = lambda value: None,
 ) -> Outcome:
     """Call ``"module:function"`` in a child process.
 
@@ -128,6 +134,7 @@ def run(
         what: What is being done, for messages: "compiling with openvino".
         error: Class of the error when the child crashes or fails.
         environment: Variables to set in the child.
+        on_report: Called with what the child tells by :attr:`Request.report`; what it raises ends the child.
 
     Raises:
         EdgekitError: One that the child itself raised, as it was; or one of class ``error`` when it
@@ -146,7 +153,7 @@ def run(
                 hint="free some space, or set TMPDIR to a folder that has it",
             ) from None
         started = time.perf_counter()
-        code, peak_bytes, stopped = _supervise(work, limits, environment or {})
+        code, peak_bytes, stopped = _supervise(work, limits, environment or {}, on_report)
         elapsed_s = time.perf_counter() - started
         log = _read_log(work / "log")
         if stopped:
@@ -203,7 +210,9 @@ def _write_request(
     (work / "request.json").write_text(text, encoding="utf-8")
 
 
-def _supervise(work: Path, limits: Limits, environment: Mapping[str, str]) -> tuple[int, int, str]:
+def _supervise(
+    work: Path, limits: Limits, environment: Mapping[str, str], on_report: Callable[[Any], None]
+) -> tuple[int, int, str]:
     """Run the child to its end: (exit code, peak bytes, reason why it was stopped or '')."""
     with (work / "log").open("wb") as log:
         child = subprocess.Popen(
@@ -216,7 +225,7 @@ def _supervise(work: Path, limits: Limits, environment: Mapping[str, str]) -> tu
             start_new_session=True,
         )
     try:
-        return _watch(child, limits)
+        return _watch(child, limits, work / _REPORT, on_report)
     finally:
         # Also reached by an interrupt: nothing of the child outlives this call.
         with contextlib.suppress(ProcessLookupError):
@@ -224,18 +233,48 @@ def _supervise(work: Path, limits: Limits, environment: Mapping[str, str]) -> tu
         child.wait()
 
 
-def _watch(child: subprocess.Popen[bytes], limits: Limits) -> tuple[int, int, str]:
+def _watch(
+    child: subprocess.Popen[bytes], limits: Limits, report: Path, on_report: Callable[[Any], None]
+) -> tuple[int, int, str]:
     deadline = time.monotonic() + limits.time_s
     peak_bytes = 0
+    relay = _Relay(report, on_report)
     while child.poll() is None:
+        relay.look()
         peak_bytes = max(peak_bytes, _resident_bytes(child.pid))
         if peak_bytes > limits.memory_bytes:
             return 0, peak_bytes, f"it used more than {limits.memory_bytes >> 20} MiB of memory"
         if time.monotonic() > deadline:
-            return 0, peak_bytes, f"it took more than {limits.time_s:g} s"
+            return 0, peak_bytes, f"it took more than {limits.time_s:.3g} s"
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_POLL_S)
+    relay.look()
     return child.returncode, peak_bytes, ""
+
+
+class _Relay:
+    """Hands on what a child reports, where it is not what it reported before."""
+
+    def __init__(self, path: Path, on_report: Callable[[Any], None]) -> None:
+        self._path, self._on_report = path, on_report
+        self._seen = ""
+
+    def look(self) -> None:
+        """Hand on the report that is there, if it is a new one."""
+        try:
+            text = self._path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        if text != self._seen:
+            self._seen = text
+            self._on_report(json.loads(text))
+
+
+def _tell(work: Path, value: Any) -> None:
+    """The child's side of a report, which appears whole."""
+    temporary = work / f"{_REPORT}.tmp"
+    temporary.write_text(json.dumps(value), encoding="utf-8")
+    temporary.rename(work / _REPORT)
 
 
 def _resident_bytes(pid: int) -> int:
@@ -348,6 +387,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
                 arrays=_load_arrays(work / "in", request["arrays"]),
                 files={p.name: p for p in (work / "files").iterdir()},
                 out=work / "out",
+                report=partial(_tell, work),
             )
         )
         _save_arrays(work / "answer", arrays)

@@ -1,7 +1,8 @@
 """The whole flow in one readable function, and the same flow dry.
 
-model → graph → passes → every backend of the target → compared with the reference → measured side by side →
-the fastest one that passes → bundle. Nothing is chosen by belief, and nothing that fails a limit is written.
+model → graph → passes → forms of smaller precision → every backend of the target → compared with the
+reference → measured side by side → the fastest one that passes, on labelled cases too → bundle. Nothing is
+chosen by belief, and nothing that fails a limit is written.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from edgekit import atomic, runtime, samples, schema
 from edgekit import target as targets
 from edgekit.backends import BACKENDS
 from edgekit.bundle import Bundle, write
-from edgekit.contest import Contest, Evidence
+from edgekit.compression import Compression, Forms
+from edgekit.contest import Contest, Draft, Evidence, Variant
+from edgekit.dataset import Dataset
 from edgekit.errors import UnavailableError
 from edgekit.front import Front
 from edgekit.graph.graph import Graph
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 Observer = Callable[[str], None]
 Before = Step | str | Sequence[Step | str]
+Options = Mapping[str, Mapping[str, int | float | str | bool]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Plan:
         after: Steps that would run after it.
         backends: What would be tried, in order.
         limits: Limits on accuracy that would decide.
+        compression: Precisions, calibration data, cases and what has to be kept on them, a line each.
         reference: What the outputs would be compared with, on which inputs.
         output: The file that would be written, if any.
     """
@@ -74,6 +79,7 @@ class Plan:
     after: tuple[Step, ...]
     backends: tuple[BackendPlan, ...]
     limits: AccuracyLimits
+    compression: tuple[str, ...]
     reference: str
     output: str = ""
 
@@ -91,9 +97,12 @@ def compile(
     trust: bool = False,
     before: Before = (),
     backend: str = "auto",
+    options: Options | None = None,
     inputs: Mapping[str, Array] | None = None,
     limits: AccuracyLimits = AccuracyLimits(),
+    compression: Compression = Compression(),
     output: str | Path | None = None,
+    report: str | Path | None = None,
     force: bool = False,
     threads: int = 0,
     name: str | None = None,
@@ -115,10 +124,13 @@ def compile(
             then models of the zoo, like ``zoo.denoise2d image``, which are compiled together with the
             network. What a step makes of an input takes that input's place.
         backend: ``"auto"`` tries all that the target lists and keeps the fastest one that passes.
+        options: Options of backends that replace the target's, as ``{"tvm": {"tune_s": 60}}``.
         inputs: Arrays to verify and measure with; seeded generated ones otherwise.
         limits: Limits on the difference from the reference.
+        compression: Which precisions to try, on which data, and what they have to keep on labelled cases.
         output: Where to write the bundle; nothing is written without.
-        force: Replace an existing file.
+        report: Where to write an HTML page on cases and layers; also where no candidate passes.
+        force: Replace existing files.
         threads: Threads to measure with; 0 for the target's own number.
         name: Name of the bundle; from the source otherwise.
         intended_use: Free text for the manifest.
@@ -132,36 +144,50 @@ def compile(
     Raises:
         EdgekitError: See :mod:`edgekit.errors`; GateError where every candidate exceeded a limit.
     """
-    device = _find_target(target)
+    device = _find_target(target, options)
     wanted = _backend_names(device, backend)
+    compression.check(limits)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
-    if output is not None:
-        atomic.check_writable(Path(output), force=force)
-    child = Limits(time_limit_s, memory_limit_bytes)
+    for file in (output, report):
+        if file is not None:
+            atomic.check_writable(Path(file), force=force)
+    child, threads = Limits(time_limit_s, memory_limit_bytes), threads or device.threads
 
     on_event(f"load {_describe(source)}")
-    graph, golden, notes = _prepare(model, device, child)
+    original, graph, golden, notes = _prepare(model, device, child)
+    data = compression.data_for(graph.given)
     on_event("compute the reference outputs")
-    evidence = _evidence(model, graph, golden, device, child)
-    draft = partial(
-        Bundle.of,
-        name=name or name_of(source),
-        target=device,
-        inputs=graph.given,
-        results=graph.results,
-        before=graph.before,
-        after=graph.after,
-        intended_use=intended_use,
-        history=graph.history,
-        notes=notes,
-    )
+    evidence = _evidence(model, original, golden, data, device, child)
 
-    contest = Contest(graph, device, evidence, limits, threads or device.threads, child)
-    for backend_name in wanted:
-        on_event(f"compile with {BACKENDS[backend_name].title}")
-        contest.enter(backend_name, draft)
-    on_event(f"measure {', '.join(contest.passed())}")
-    bundle = contest.winner()
+    def draft(form: Variant) -> Draft:
+        return partial(
+            Bundle.of,
+            name=name or name_of(source),
+            target=device,
+            inputs=graph.given,
+            results=graph.results,
+            before=graph.before,
+            after=graph.after,
+            intended_use=intended_use,
+            history=form.graph.history,
+            notes=notes + form.notes,
+        )
+
+    with compression.judge(original, data, threads, on_event) as judge:
+        forms = Forms(graph, compression, data, evidence, device, limits, judge, threads, child, on_event)
+        contest = Contest(
+            device, evidence, limits, threads, child, judge, compression.budget, page=report is not None
+        )
+        for backend_name in wanted:
+            for form in forms.of(backend_name):
+                on_event(f"compile with {BACKENDS[backend_name].title}{form.suffix}")
+                contest.enter(backend_name, form, draft(form))
+        on_event(f"measure {contest.titles()}")
+        try:
+            bundle = contest.winner()
+        finally:
+            if report is not None and (page := contest.page()):
+                atomic.write(Path(report), page.encode(), force=force)
     if output is not None:
         on_event(f"write {output}")
         write(bundle, Path(output), force=force)
@@ -177,8 +203,10 @@ def plan(
     trust: bool = False,
     before: Before = (),
     backend: str = "auto",
+    options: Options | None = None,
     inputs: Mapping[str, Array] | None = None,
     limits: AccuracyLimits = AccuracyLimits(),
+    compression: Compression = Compression(),
     output: str | Path | None = None,
     force: bool = False,
     time_limit_s: float = 900.0,
@@ -192,14 +220,15 @@ def plan(
     Raises:
         EdgekitError: As :func:`compile`, for everything that can be told before compiling.
     """
-    device = _find_target(target)
+    device = _find_target(target, options)
     wanted = _backend_names(device, backend)
+    compression.check(limits)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     if output is not None:
         atomic.check_writable(Path(output), force=force)
     on_event(f"load {_describe(source)}")
     child = Limits(time_limit_s, memory_limit_bytes)
-    graph, golden, notes = _prepare(model, device, child)
+    original, graph, golden, notes = _prepare(model, device, child)
     reference = "pytorch" if golden else "reference"
     return Plan(
         model=_describe(source),
@@ -212,13 +241,41 @@ def plan(
         after=graph.after,
         backends=tuple(_plan_backend(name, graph, device) for name in wanted),
         limits=limits,
+        compression=compression.described(original),
         reference=f"{reference} on {_describe_inputs(inputs)}",
         output=str(output or ""),
     )
 
 
-def _find_target(target: str | Target) -> Target:
-    return target if isinstance(target, Target) else targets.find(target)
+def prepare(
+    source: str | Path | torch.nn.Module,
+    *,
+    target: str | Target = "cpu",
+    shapes: Mapping[str, str] | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
+    before: Before = (),
+    time_limit_s: float = 900.0,
+    memory_limit_bytes: int = 16 << 30,
+) -> Graph:
+    """The graph that :func:`compile` hands to the backends: the model after the passes that every one gets.
+
+    Raises:
+        EdgekitError: As :func:`compile`, for everything that can be told before compiling.
+    """
+    device = target if isinstance(target, Target) else targets.find(target)
+    model = _Model(source, shapes, weights, trust, Front.of(before), None)
+    return _prepare(model, device, Limits(time_limit_s, memory_limit_bytes))[1]
+
+
+def _find_target(target: str | Target, options: Options | None) -> Target:
+    """The target, with options of backends in place of its own."""
+    device = target if isinstance(target, Target) else targets.find(target)
+    for name, values in (options or {}).items():
+        changed = {**device.options_for(name), **values}
+        device = replace(device, options={**device.options, name: changed})
+        BACKENDS[name].choose_options(device, {})  # refuses what it does not have
+    return device
 
 
 def _backend_names(device: Target, backend: str) -> list[str]:
@@ -249,8 +306,10 @@ class _Model:
     inputs: Mapping[str, Array] | None
 
 
-def _prepare(model: _Model, device: Target, child: Limits) -> tuple[Graph, Golden | None, tuple[str, ...]]:
-    """The model as a graph after all passes, with the source framework's own outputs where there are any."""
+def _prepare(
+    model: _Model, device: Target, child: Limits
+) -> tuple[Graph, Graph, Golden | None, tuple[str, ...]]:
+    """The model as a graph before and after all passes, and the source framework's own outputs, if any."""
     feeds = model.inputs
     if feeds is not None and model.front and not is_onnx(model.source):
         feeds = model.front.run(feeds, time_limit_s=child.time_s)
@@ -262,27 +321,36 @@ def _prepare(model: _Model, device: Target, child: Limits) -> tuple[Graph, Golde
         samples=feeds,
         time_limit_s=child.time_s,
     )
-    graph, notes = model.front.attach(loaded.graph, feeds=model.inputs, time_limit_s=child.time_s)
-    result = run_all(default_passes(device), graph, device)
-    return result.graph, loaded.golden, loaded.notes + notes + result.notes
+    original, notes = model.front.attach(loaded.graph, feeds=model.inputs, time_limit_s=child.time_s)
+    result = run_all(default_passes(device), original, device)
+    return original, result.graph, loaded.golden, loaded.notes + notes + result.notes
 
 
-def _evidence(model: _Model, graph: Graph, golden: Golden | None, device: Target, child: Limits) -> Evidence:
-    """Inputs, and what a trusted implementation makes of them. Steps are the same on both sides."""
+def _evidence(
+    model: _Model, graph: Graph, golden: Golden | None, data: Dataset | None, device: Target, child: Limits
+) -> Evidence:
+    """Inputs, and what a trusted implementation makes of them. Steps before the network are on both sides.
+
+    ``graph`` is the one before all passes: a pass must not be judged by what it made.
+    """
+    described = _describe_inputs(model.inputs)
     if model.inputs is not None:
         feeds = samples.check_inputs(graph.given, model.inputs)
+    elif data is not None:
+        # Numbers that calibration never saw would say little about a quantized network.
+        sample = next(iter(data))
+        feeds, described = sample.feeds, f"calibration data: {sample.name}"
     elif golden is not None and not model.front:
         feeds = golden.inputs
     else:
         feeds = samples.generate_inputs(graph.given)
     tensors = runtime.run_steps(graph.before, feeds)
     network_feeds = {spec.name: tensors[spec.name] for spec in graph.inputs}
-    described = _describe_inputs(model.inputs)
     if golden is not None:
-        if model.inputs is None and model.front:
+        if model.inputs is None and feeds is not golden.inputs:
             golden = run_torch(
                 model.source,
-                model.front.run(feeds, time_limit_s=child.time_s),
+                model.front.run(feeds, time_limit_s=child.time_s) if model.front else feeds,
                 weights=model.weights,
                 trust=model.trust,
                 time_limit_s=child.time_s,

@@ -8,9 +8,9 @@ import inspect
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from edgekit import machine, samples, schema
 from edgekit.errors import UsageError
@@ -29,6 +29,7 @@ _MIN_RUNS = 3
 _MAX_RUNS = 10_000
 
 Progress = Callable[[float], None]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Runnable(Protocol):
@@ -99,7 +100,7 @@ def measure(
 
 
 def measure_interleaved(
-    sessions: Mapping[str, Runnable],
+    sessions: Mapping[Key, Runnable],
     feeds: Mapping[str, Array],
     *,
     seconds: float = 10.0,
@@ -107,7 +108,7 @@ def measure_interleaved(
     warmup_seconds: float = 3.0,
     stages: bool = True,
     on_progress: Progress | None = None,
-) -> dict[str, LatencyReport]:
+) -> dict[Key, LatencyReport]:
     """Measure several sessions side by side, so that noise of the machine hits all alike.
 
     Each is warmed up as in :func:`measure`. Then they take turns of 50 ms or one run, whichever is longer;
@@ -117,7 +118,7 @@ def measure_interleaved(
     caches still belong to the candidate before; a turn of long runs begins with a pause of 20 ms.
 
     Args:
-        sessions: Candidates by name.
+        sessions: Candidates by name, or by whatever tells them apart.
         feeds: Inputs by name, the same for all.
         seconds: Time of all measured runs together.
         min_runs: Runs that each candidate gets even when its share is used up; one whose runs are longer than
@@ -250,13 +251,13 @@ class _Budget:
 
 
 def _measure(
-    sessions: Mapping[str, Runnable],
+    sessions: Mapping[Key, Runnable],
     feeds: Mapping[str, Array],
     budget: _Budget,
     warmup_seconds: float,
     stages: bool,
     on_progress: Progress | None,
-) -> dict[str, LatencyReport]:
+) -> dict[Key, LatencyReport]:
     where = machine.record()
     candidates = {name: _Candidate(session, feeds, stages) for name, session in sessions.items()}
     with _own_garbage_only():

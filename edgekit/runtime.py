@@ -272,8 +272,9 @@ def _do_checked(
 def _backend(manifest: Manifest, where: str) -> Backend:
     """The backend that opens the network, if this machine and its software are what the network needs.
 
-    Machine code wants the architecture, the instruction set extensions and the very version that it was
-    compiled with; everything else wants that version or a newer one.
+    A network of machine code wants the architecture, the instruction set extensions and the very version that
+    it was compiled with. A library of operators wants the architecture, and may want that version. Everything
+    else wants that version or a newer one.
     """
     network = manifest.network
     if network.backend not in BACKENDS:
@@ -282,17 +283,17 @@ def _backend(manifest: Manifest, where: str) -> Backend:
             where=where,
             hint=f"pip install 'edgekit>={manifest.edgekit}'",
         )
-    if network.native:
-        _check_processor(manifest, where)
+    _check_processor(manifest, where)
     backend = BACKENDS[network.backend]
+    exact = network.native or bool(network.library and backend.library_fits_one_version)
     for requirement in backend.requirements:
         built = network.built_with.get(requirement.distribution)
         found = requirement.version()
         if built is None or found is None or found == built:
             continue
         older = replace(requirement, minimum=built).missing() is not None
-        if network.native or older:
-            relation = "==" if network.native else ">="
+        if exact or older:
+            relation = "==" if exact else ">="
             raise MismatchError(
                 f"the bundle was compiled with {requirement.distribution} {built}, here is {found}",
                 where=where,
@@ -302,6 +303,9 @@ def _backend(manifest: Manifest, where: str) -> Backend:
 
 
 def _check_processor(manifest: Manifest, where: str) -> None:
+    network = manifest.network
+    if not (network.native or network.library):
+        return
     here = machine.record()
     if here.arch != manifest.arch:
         raise MismatchError(
@@ -309,7 +313,8 @@ def _check_processor(manifest: Manifest, where: str) -> None:
             where=where,
             hint="compile it for a target of this architecture",
         )
-    lacking = [name for name in manifest.cpu_features if name not in here.features]
+    # A library chooses among instruction sets when it runs.
+    lacking = [name for name in manifest.cpu_features if network.native and name not in here.features]
     if lacking and here.features:  # a system that tells no features cannot be judged by them
         raise MismatchError(
             f"the bundle's machine code may use {', '.join(lacking)}, which this processor does not have",

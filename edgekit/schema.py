@@ -42,7 +42,11 @@ def decode(cls: type[T], data: object, *, error: type[EdgekitError], where: str)
 
 
 def encode(value: object) -> Any:
-    """Plain data for a dataclass: fields in order, ``None`` and empty containers left out."""
+    """Plain data for a dataclass: fields in order; left out are ``None`` and empty containers.
+
+    So are fields with ``metadata={"later": True}`` that have their default: what was written before there
+    was such a field keeps its one spelling.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {f.name: encode(v) for f, v in fields if not _is_default(f, v)}
@@ -57,8 +61,9 @@ def encode(value: object) -> Any:
 
 
 def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
-    """Whether leaving the field out loses nothing."""
-    return field.default is not dataclasses.MISSING and value in (None, (), {}, "") and value == field.default
+    """Whether leaving the field out loses nothing, and may be done: it is empty, or came later."""
+    may_be_left_out = value in (None, (), {}, "") or "later" in field.metadata
+    return field.default is not dataclasses.MISSING and may_be_left_out and value == field.default
 
 
 class _Misfit(Exception):

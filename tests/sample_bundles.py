@@ -13,13 +13,24 @@ import pytest
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession
 from edgekit.bundle import Bundle
+from edgekit.dataset import DatasetRecord, FileDigest, InputFacts
 from edgekit.reports import (
     AccuracyLimits,
     AccuracyReport,
     Candidate,
+    CaseRecord,
+    CaseResult,
+    ClassResult,
+    GroupResult,
     LatencyReport,
+    LayerReport,
     Machine,
+    MetricReport,
+    MetricValue,
+    TaskLimits,
+    TaskReport,
     TensorAccuracy,
+    Tolerance,
 )
 from edgekit.spec import Array, Dim, TensorSpec
 from edgekit.target import Target
@@ -117,8 +128,8 @@ def small(files: Mapping[str, bytes] | None = None, **changes: Any) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, edgekit="0.1.0"))
 
 
-def full() -> Bundle:
-    """A bundle with every field of the manifest set, to values that are hard to write."""
+def first() -> Bundle:
+    """A bundle with every field of the first manifests set, to values that are hard to write."""
     accuracy = AccuracyReport(
         reference="pytorch",
         inputs="generated: seed 0",
@@ -154,4 +165,85 @@ def full() -> Bundle:
                 Candidate("other", "refused", "it said no"),
             ),
         ),
+    )
+
+
+def full() -> Bundle:
+    """A bundle with every field of the manifest set, those that came later as well."""
+    bundle = first()
+    calibration = DatasetRecord(
+        sources=("image: scans",),
+        samples=9,
+        patches=3,
+        seed=0,
+        limit=0,
+        files=(FileDigest("a/1.dcm", 1 << 20, "1" * 64, "image"),),
+        inputs=(InputFacts("image", 3, 0, -1024.0, math.inf, (-1000.0, 0.1, 300.0), ("CT",)),),
+    )
+    layers = (
+        LayerReport("stem", "Conv", "int8", -1.5, 3.25, 0.001, 41.5),
+        LayerReport("head", "Conv", "float32", reason="int8 is no faster"),
+    )
+    manifest = bundle.manifest
+    candidates = (
+        replace(manifest.candidates[0], precision="int8", values=(MetricValue("dice", 0.75),)),
+        *manifest.candidates[1:],
+    )
+    return replace(
+        bundle,
+        manifest=replace(
+            manifest,
+            candidates=candidates,
+            precision="mixed",
+            calibration=calibration,
+            layers=layers,
+            task=task_report(),
+        ),
+    )
+
+
+def task_report() -> TaskReport:
+    """A report of one metric that failed, on three cases of which one crashed."""
+    limits = TaskLimits(
+        max_drop=Tolerance(0.01), max_case_drop=Tolerance(0.1, relative=True), min_cases=3, confidence=0.9
+    )
+    metric = MetricReport(
+        metric="dice",
+        result="doubled",
+        better="higher",
+        unit="",
+        reference="labels",
+        options={"channels": "auto", "scores": "logits"},
+        limits=limits,
+        groups=(
+            GroupResult("all", "", 2, 0.875, 0.75, 0.125, -0.01, 0.26),
+            GroupResult("class", "1", 2, 0.9, 0.9, 0.0, 0.0, 0.0),
+            GroupResult("class", "2", 1, 0.8, 0.5, 0.3),
+            GroupResult("group", "site A", 1, 0.85, 0.7, 0.15),
+        ),
+        cases=(
+            CaseResult(
+                "p01",
+                0.85,
+                0.7,
+                0.15,
+                (ClassResult("1", 0.9, 0.9, 0.0), ClassResult("2", 0.8, 0.5, 0.3)),
+            ),
+            CaseResult("p02", 0.9, 0.8, 0.1),
+            CaseResult("<p03>", 0.7, math.nan, math.nan, error="the candidate crashed: ZeroDivisionError"),
+        ),
+        notes=("dice: scores of 'doubled' are taken as logits",),
+        failures=("dice falls from 0.875 to 0.75, by 0.125 over all cases; allowed are 0.01",),
+    )
+    return TaskReport(
+        source="cases.csv",
+        sha256="2" * 64,
+        baseline="float32 pytorch",
+        cases=tuple(CaseRecord(c.case, str(i) * 64, ("site A",)) for i, c in enumerate(metric.cases)),
+        metrics=(metric,),
+        max_latency_s=0.25,
+        latency_s=0.2,
+        max_size_bytes=1 << 20,
+        size_bytes=54,
+        failures=("case '<p03>': the candidate crashed: ZeroDivisionError",),
     )

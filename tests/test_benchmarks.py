@@ -64,6 +64,24 @@ def test_denoising_page_shows_the_figures_kept(bench: SimpleNamespace) -> None:
     assert shown == denoise.page_section(rows, kept["cpu"])
 
 
+def test_registration_page_shows_the_figures_kept(bench: SimpleNamespace) -> None:
+    import bench_registration as registration
+
+    kept = json.loads(registration.KEPT.read_text(encoding="utf-8"))
+    page = registration.PAGE.read_text(encoding="utf-8")
+    shown = page.partition(f"{registration.BEGIN}\n")[2].partition(f"\n{registration.END}")[0]
+    assert shown == registration.page_section(kept)
+
+
+def test_page_of_tvm_shows_the_figures_kept(bench: SimpleNamespace) -> None:
+    import bench_tvm
+
+    kept = json.loads(bench_tvm.KEPT.read_text(encoding="utf-8"))
+    page = bench_tvm.PAGE.read_text(encoding="utf-8")
+    shown = page.partition(f"{bench_tvm.BEGIN}\n")[2].partition(f"\n{bench_tvm.END}")[0]
+    assert shown == bench_tvm.page_section(kept)
+
+
 def test_a_peer_is_answered_by_what_is_as_good_and_faster(bench: SimpleNamespace) -> None:
     import bench_denoise as denoise
 
@@ -112,6 +130,23 @@ def test_a_slow_function_has_fewer_turns(bench: SimpleNamespace, monkeypatch: py
     assert samples["slow"].wall_ns == [took_ns["slow"]] * 4
     assert samples["fast"].wall_ns == [took_ns["fast"]] * 12 * (bench.harness.TURN_CALLS - 1)
     assert [name for name, _ in itertools.groupby(order)] == ["slow", "fast"] * 5  # the first does not count
+
+
+def test_only_a_turn_of_one_call_begins_with_a_pause(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took_ns = {"slow": 2_000_000_000, "fast": 100_000}
+    events: list[object] = []
+
+    def timed(function: Callable[[], str]) -> tuple[int, int]:
+        events.append(function())
+        return took_ns[str(events[-1])], 1
+
+    monkeypatch.setattr(bench.harness, "timed", timed)
+    monkeypatch.setattr(bench.harness.time, "sleep", events.append)
+    functions = {name: partial(str, name) for name in took_ns}
+    bench.harness.interleave(functions, repeats=1, pause_s=0.5)
+    assert [event for event, _ in itertools.groupby(events)] == ["slow", "fast", 0.5, "slow", "fast"]
 
 
 @pytest.mark.parametrize(("share", "agrees"), [(0.0005, True), (0.002, False)])
@@ -172,3 +207,121 @@ def test_peers_agree_on_small_cases(bench: SimpleNamespace) -> None:
                 assert found["agrees"], (case.kernel, case.label, peer.name, found)
                 compared += not run.differs
     assert compared > 10
+
+
+def test_calls_of_torch_operators_are_measured_over_the_kernel(bench: SimpleNamespace) -> None:
+    import bench_calls
+
+    from edgekit.graph import opset
+
+    assert bench_calls.OPTIONS.keys() == opset.OPERATORS.keys()
+    case = bench_calls.measure(opset.OPERATORS["Warp"], 60)
+    assert {way: len(times) for way, times in case["samples_s"].items()} == dict.fromkeys(
+        ("kernel", "inference", "usual", "recorded"), 100
+    )
+    assert case["more_s"]["usual"] == case["p50_s"]["usual"] - case["p50_s"]["kernel"]
+    assert case["met"] == (max(case["more_s"]["usual"], case["more_s"]["inference"]) <= 30e-6)
+
+
+@pytest.mark.parametrize("name", ["register3d", "denoise2d", "unet2d_batch", "unet2d_instance"])
+def test_networks_of_tvm_are_the_same_every_time(bench: SimpleNamespace, name: str) -> None:
+    import tvm_networks as networks
+
+    network = networks.NETWORKS[name]
+    first, second = (networks.run(network.build(quick=True), network.inputs(quick=True)) for _ in range(2))
+    for one, other in zip(first, second, strict=True):
+        assert one.shape[2:] == network.quick
+        assert one.isfinite().all() and one.std() > 0
+        assert one.equal(other)
+
+
+def test_a_constant_output_is_no_evidence(bench: SimpleNamespace) -> None:
+    import torch
+    import tvm_networks as networks
+
+    class Zero(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return 0 * image
+
+    with pytest.raises(ValueError, match="want an output that varies"):
+        networks.Network(lambda size: Zero(), (8, 8), (8, 8)).build()
+
+
+def test_multiply_adds_of_layers_are_those_that_torch_counts(bench: SimpleNamespace) -> None:
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    from tvm_layers import LAYERS
+
+    for name, layer in LAYERS.items():
+        image = layer.inputs()["image"].to("meta")
+        with FlopCounterMode(display=False) as counter, torch.inference_mode():
+            layer.build().to("meta")(image)
+        assert counter.get_total_flops() == 2 * layer.fmas, name
+
+
+def test_no_matrix_product_is_faster_than_the_peak(bench: SimpleNamespace) -> None:
+    import fma_peak
+    import torch
+
+    length, before = 512, torch.get_num_threads()
+    one, other = torch.rand(length, length), torch.rand(length, length)
+    torch.set_num_threads(1)
+    try:
+        least_ns = min(bench.harness.timed(lambda: one @ other)[0] for _ in range(20))
+    finally:
+        torch.set_num_threads(before)
+    reached = 1e9 * length**3 / least_ns
+    assert 0.9 * reached < fma_peak.per_second(1) < 100 * reached
+
+
+def test_tvm_is_judged_by_the_better_peer(bench: SimpleNamespace) -> None:
+    import bench_tvm
+
+    times = {"pytorch": 0.9, "onnxruntime": 0.4, "openvino": 0.2, "tvm": 0.3}
+    rows = [
+        {"name": "net", "threads": 2, "candidate": name, "wall_s": time_s, "least_s": time_s / 2}
+        for name, time_s in times.items()
+    ]
+    rows[3] |= {"difference": 2e-6, "same_as_compiled": True, "compile_s": 12.0}
+    assert bench_tvm.table(rows, 2)[2] == (
+        "| net | 900.0 | 400.0 | 200.0 | 300.0 | 1.50 | 1.50 | 12 | 2e-06 |"
+    )
+    assert bench_tvm.table(rows[:3], 2)[2] == "| net | 900.0 | 400.0 | 200.0 | – | – | – | – | – |"
+    assert bench_tvm.right(rows)
+    assert not bench_tvm.right([rows[3] | {"difference": 0.01}])
+    assert not bench_tvm.right([rows[3] | {"same_as_compiled": False}])
+    assert not bench_tvm.right([{"name": "net", "candidate": "tvm", "error": "no"}])
+    wrong = {"out": np.array([1.0, np.nan])}
+    assert bench_tvm.difference(wrong, {"out": np.array([1.0, 2.0])}) == np.inf
+    assert bench_tvm.difference({"out": np.array([1.0, 2.5])}, {"out": np.array([1.0, 2.0])}) == 0.25
+
+
+def test_the_benchmark_of_tvm_measures_every_candidate(
+    bench: SimpleNamespace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench_tvm
+
+    path = tmp_path / "tvm.json"
+    chosen = ["--networks", "denoise2d", "--layers", "2d", "256-256"]
+    assert (
+        bench_tvm.main([*chosen, "--quick", "--repeats", "3", "--threads", "1", "2", "--json", str(path)])
+        == 0
+    )
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    for part, names in (("networks", {"pytorch"}), ("layers", set())):
+        found = {(row["candidate"], row["threads"]) for row in kept[part]}
+        assert found == set(itertools.product({"onnxruntime", "openvino", "tvm", *names}, (1, 2)))
+        assert all(row["difference"] < 1e-4 for row in kept[part] if row["candidate"] != "pytorch")
+    assert all(0 < row["share"] < 1.2 for row in kept["layers"])
+    assert {row["fmas"] for row in kept["layers"]} == {256 * 256 * 9 * 16 * 16}
+    assert capsys.readouterr().out.count("\n| denoise2d |") == 2
+
+
+def test_calibration_kept_its_cap_and_gave_the_same_scales_twice() -> None:
+    kept = json.loads((BENCHMARKS / "results" / "calibration.json").read_text(encoding="utf-8"))
+    assert (kept["volumes"], kept["size"], kept["cap_bytes"]) == (200, 256, 1 << 30)
+    assert kept["bytes"] > 4 * 200 * 256**3
+    assert kept["scales_identical"] and kept["values"] > 50
+    first, second = kept["runs"]
+    assert first["ranges_digest"] == second["ranges_digest"]
+    assert max(first["peak_bytes"], second["peak_bytes"]) < kept["cap_bytes"]

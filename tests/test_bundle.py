@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_bundles import DOUBLED, IMAGE, TARGET, artifact, full, small
+from sample_bundles import DOUBLED, IMAGE, TARGET, artifact, first, full, small
 
 from edgekit import archive, bundle
 from edgekit.backends.base import ArtifactInfo
@@ -30,7 +30,7 @@ from edgekit.spec import Dim, Step
 PAGE = Path(__file__).parent.parent / "docs" / "bundle.md"
 
 
-@pytest.mark.parametrize("make", [small, full])
+@pytest.mark.parametrize("make", [small, first, full])
 def test_what_is_written_is_read_back(tmp_path, make):
     path = tmp_path / "a.ekb"
     bundle.write(make(), path)
@@ -90,11 +90,23 @@ def test_a_text_that_is_no_unicode_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_bytes_of_format_1(tmp_path):
+@pytest.mark.parametrize(
+    "make, digest",
+    [
+        (first, "2df0150eceb9ca15e9da69713f69be8d6dbc56f63232950175229203470b0464"),
+        (full, "061e8831872d2b71bb846bf8a467e1e2d0ce4e52e78ba327974fd4bf571ccf94"),
+    ],
+)
+def test_the_bytes_of_format_1(tmp_path, make, digest):
     # A bundle from the field has to stay readable: when this fails, the format has changed.
-    bundle.write(full(), tmp_path / "a.ekb")
-    digest = hashlib.sha256((tmp_path / "a.ekb").read_bytes()).hexdigest()
-    assert digest == "2df0150eceb9ca15e9da69713f69be8d6dbc56f63232950175229203470b0464"
+    bundle.write(make(), tmp_path / "a.ekb")
+    assert hashlib.sha256((tmp_path / "a.ekb").read_bytes()).hexdigest() == digest
+
+
+def test_full_sets_every_field():
+    manifest = full().manifest
+    left = [f.name for f in dataclasses.fields(Manifest) if getattr(manifest, f.name) == f.default]
+    assert left == ["before", "after", "signature"], "have tests of their own"
 
 
 def test_any_unzip_tool_opens_it(tmp_path):
@@ -296,7 +308,7 @@ def test_a_range_of_values_has_an_order():
 
 def test_a_manifest_beyond_the_limit_is_not_written(tmp_path):
     big = small()
-    big = replace(big, manifest=replace(big.manifest, intended_use="x" * (1 << 20)))
+    big = replace(big, manifest=replace(big.manifest, intended_use="x" * (4 << 20)))
     with pytest.raises(LimitError, match="manifest is too large"):
         bundle.write(big, tmp_path / "a.ekb")
     assert not list(tmp_path.iterdir())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgekit import schema
-from edgekit.compare import compare
+from edgekit.compare import check_meaning, compare
 from edgekit.errors import CorruptError
 from edgekit.reports import AccuracyLimits, AccuracyReport, TensorAccuracy
 from edgekit.spec import Array
@@ -155,3 +155,35 @@ def test_the_report_survives_json() -> None:
     _, report = judge(RAMP, np.full_like(RAMP, np.inf), max_abs_error=0.01)
     text = json.dumps(schema.encode(report), allow_nan=False)
     assert schema.decode(AccuracyReport, json.loads(text), error=CorruptError, where="report") == report
+
+
+def test_a_runtime_that_reads_a_quantized_network_otherwise_is_named() -> None:
+    plain = {"y": RAMP}
+    literal = {"y": RAMP + np.float32(0.01) * np.sign(RAMP)}
+    assert check_meaning(plain, literal, literal) == ()
+    # As far off as half of what quantization changes.
+    near = {"y": literal["y"] + np.float32(0.005) * np.sign(RAMP)}
+    assert check_meaning(plain, literal, near) == ()
+    (sentence,) = check_meaning(plain, literal, {"y": literal["y"] + np.float32(0.05)})
+    assert sentence.startswith("output 'y' means something else: want")
+
+
+def test_fine_quantization_wants_no_more_than_the_agreement() -> None:
+    literal = {"y": RAMP * np.float32(1 + 1e-6)}
+    assert check_meaning({"y": RAMP}, literal, {"y": RAMP * np.float32(1.005)}) == ()
+    assert check_meaning({"y": RAMP}, literal, {"y": RAMP * np.float32(1.05)})
+
+
+def test_labels_mean_the_same_where_few_differ() -> None:
+    plain = {"y": np.zeros((100, 100), np.int64)}
+    literal = {"y": plain["y"].copy()}
+    literal["y"][:10] = 1  # quantization changes a tenth of them
+    near = {"y": literal["y"].copy()}
+    near["y"][10:14] = 1
+    assert check_meaning(plain, literal, near) == ()
+    assert check_meaning(plain, literal, {"y": literal["y"] + 1})
+
+
+def test_a_missing_output_means_something_else() -> None:
+    assert check_meaning({"y": RAMP}, {"y": RAMP}, {}) == ("output 'y' is missing",)
+    assert "NaN" in check_meaning({"y": RAMP}, {"y": RAMP}, {"y": RAMP * np.float32(np.nan)})[0]

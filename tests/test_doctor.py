@@ -235,7 +235,7 @@ A76 = ("asimd", "asimddp", "asimdhp")
         ("Intel(R) N100", "x86_64", N100, "intel-n100"),
         ("Intel(R) Core(TM) Ultra 7 155H", "x86_64", N100, "intel-core-ultra-7-155h"),
         ("13th Gen Intel(R) Core(TM) i5-1340P", "x86_64", N100, "x86-avx2"),
-        ("AMD EPYC 9354", "x86_64", ("avx2", "fma", "f16c", "avx512f", "avx512_vnni"), "x86-avx2"),
+        ("AMD EPYC 9354", "x86_64", ("avx2", "fma", "f16c", "avx512f", "avx512_vnni"), "x86-avx512"),
         ("Some Atom", "x86_64", ("sse4_2",), ""),
         ("Raspberry Pi 5 Model B Rev 1.0 (Cortex-A76)", "aarch64", A76, "raspberry-pi-5"),
         ("Raspberry Pi 4 (Cortex-A72)", "aarch64", ("asimd",), ""),
@@ -254,3 +254,15 @@ def test_packages_are_looked_up_and_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "onnx", "onnx_ir", "onnxscript", "pydicom", "nibabel"} & set(done.stdout.split())
+
+
+def test_operators_in_runtimes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = {finding.name: finding for finding in examine().operators}
+    assert found["operators in onnxruntime"].state == "found"
+    assert found["operators in openvino"].reason == "built at first use"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    found = {finding.name: finding for finding in examine().operators}
+    assert found["operators in onnxruntime"].state == "found"  # it was built when edgekit was installed
+    assert found["operators in openvino"].state == "missing"
+    assert found["operators in openvino"].hint == "apt-get install g++"

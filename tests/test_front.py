@@ -59,6 +59,7 @@ def test_steps_and_texts_are_one_thing() -> None:
         (Step("wrap", ("x",), ("x",)), "unknown step 'wrap'", "did you mean 'warp'?"),
         (Step("zoo.x", ("x",), ("x",)), "unknown step 'zoo.x'", None),
         ("zoo.register3d x", "zoo.register3d reads moving, fixed: .* wants one input", None),
+        ("zoo.segment2d x", "zoo.segment2d makes no image like the one it reads", "compile it by itself"),
         ("zoo.denoise2d x sigma=1", "zoo.denoise2d has no option 'sigma'", None),
         ("warp x y ordr=1", "no option 'ordr'", "did you mean 'order'?"),
         ("warp x y order=x", "want int, got 'x'", "order=1"),

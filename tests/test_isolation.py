@@ -76,6 +76,18 @@ CHILD_FUNCTIONS = """
         subprocess.run([sys.executable, "-c", "import time; x = b'x' * (400 << 20); time.sleep(60)"])
         return None, {}
 
+    def report(request):
+        for step in range(5):
+            request.report({"step": step})
+            time.sleep(0.1)
+        for step in range(5, 200):
+            request.report({"step": step})
+        return None, {}
+
+    def report_and_wait(request):
+        request.report("ready"); time.sleep(60)
+        return None, {}
+
     def not_json(request):
         return {1, 2}, {}
 
@@ -267,3 +279,22 @@ def test_a_full_disk_is_a_limit(monkeypatch: pytest.MonkeyPatch, leftovers) -> N
     with pytest.raises(LimitError, match="No space left"):
         run("echo")
     assert leftovers() == []
+
+
+def test_reports_are_handed_on_in_order_and_the_last_one_always_is() -> None:
+    seen: list[dict[str, int]] = []
+    run("report", on_report=seen.append)
+    steps = [report["step"] for report in seen]
+    assert steps == sorted(set(steps))
+    assert set(steps) >= {0, 1, 2, 3, 4, 199}
+
+
+def test_what_a_listener_raises_ends_the_child(leftovers) -> None:
+    def stop(value: object) -> None:
+        raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run("report_and_wait", on_report=stop)
+    assert time.monotonic() - started < 20
+    assert not leftovers()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from sample_steps import add  # noqa: F401
@@ -20,10 +21,13 @@ import edgekit
 from edgekit import kernels, runtime
 from edgekit.backends.base import Backend
 from edgekit.errors import GateError, SpecError, TargetError, UnavailableError, UnsupportedError, UsageError
+from edgekit.graph.graph import Graph
 from edgekit.graph.load import Loaded, load
+from edgekit.passes.base import Pass, PassResult
 from edgekit.pipeline import compile, plan
 from edgekit.reports import AccuracyLimits
 from edgekit.spec import Array
+from edgekit.target import Target
 
 SMOOTH = """
 <ir_version: 9, opset_import: ["" : 20]>
@@ -34,12 +38,9 @@ smooth (float[1, 1, H, W] image) => (float[1, 2, H, W] features)
 }
 """
 
-SAMPLE_3D = """
+DETERMINANT = """
 <ir_version: 9, opset_import: ["" : 20]>
-sample (float[1, 1, 4, 5, 6] image, float[1, 4, 5, 6, 3] grid) => (float[1, 1, 4, 5, 6] moved)
-{
-    moved = GridSample <mode = "linear", padding_mode = "border", align_corners = 1> (image, grid)
-}
+determinant (float[1, 2, 4, 4] image) => (float[1, 2] value) { value = Det (image) }
 """
 
 SHAPE = {"image": "1x1x24x32"}
@@ -270,16 +271,32 @@ def test_a_plan_compiles_nothing_and_writes_nothing(
 
 
 def test_a_refusal_is_told_in_the_plan_and_in_the_bundle(tmp_path: Path) -> None:
-    path = save(tmp_path, SAMPLE_3D)
+    path = save(tmp_path, DETERMINANT)
     planned = {b.backend: b for b in plan(path).backends}
     assert planned["openvino"].verdict == "refused"
-    assert "GridSample" in planned["openvino"].reason
+    assert "Det" in planned["openvino"].reason
     bundle = compile(path)
     candidates = {c.backend: c for c in bundle.manifest.candidates}
     assert candidates["openvino"].verdict == "refused"
     assert bundle.manifest.network.backend in ("onnxruntime", "tvm")
-    with pytest.raises(UnsupportedError, match="GridSample"):
+    with pytest.raises(UnsupportedError, match="Det"):
         compile(path, backend="openvino")
+
+
+def test_a_pass_is_not_judged_by_what_it_made(smooth: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Spoil(Pass):
+        name = "spoil"
+
+        def _run(self, graph: Graph, target: Target) -> PassResult:
+            network = graph.edit()
+            (weight,) = network.graph.initializers.values()
+            assert weight.const_value is not None
+            weight.const_value = ir.Tensor(2 * weight.const_value.numpy(), name=weight.name)
+            return PassResult(graph.with_model(network, "spoiled"), True)
+
+    monkeypatch.setattr("edgekit.pipeline.default_passes", lambda target: [Spoil()])
+    with pytest.raises(GateError):
+        compile(smooth, shapes=SHAPE, backend="reference", limits=AccuracyLimits(min_snr_db=40))
 
 
 def test_jetson_says_plainly_that_it_comes_later(smooth: Path) -> None:

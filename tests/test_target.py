@@ -38,7 +38,7 @@ RATES = {"8.7": (256, 1024, 2048, 4096), "11.0": (256, 4096, 8192, 16384)}
 
 
 def test_the_folder_is_the_list() -> None:
-    assert set(known()) == {*JETSON, *CPU, "x86-avx2"}
+    assert set(known()) == {*JETSON, *CPU, "x86-avx2", "x86-avx512"}
     assert find("cpu").name == "x86-avx2"
     assert find("jetson").name == "jetson-orin-nano-8gb"
 

@@ -24,9 +24,18 @@ from edgekit.registry import resolve
 
 # In the order of the flow. The text is the first line of the command's own help (a test compares them).
 COMMANDS: dict[str, tuple[str, str]] = {
+    "prune": (
+        "edgekit.cli.prune:command",
+        "Cut channels out of a network until it is as much faster as wanted.",
+    ),
+    "distil": (
+        "edgekit.cli.distil:command",
+        "Train compressed weights to do what the original ones do.",
+    ),
     "compile": ("edgekit.cli.compile:command", "Compile a model for a device and prove what came out."),
     "run": ("edgekit.cli.run:command", "Run a bundle on images or arrays."),
     "profile": ("edgekit.cli.profile:command", "Measure how long a bundle takes, every sample kept."),
+    "diff": ("edgekit.cli.diff:command", "Find the first layer where a bundle leaves its model."),
     "inspect": ("edgekit.cli.inspect:command", "Show what a bundle says about itself."),
     "verify": ("edgekit.cli.verify:command", "Check that every byte of a bundle is what its manifest says."),
     "targets": ("edgekit.cli.targets:command", "List the known devices, or show one."),

@@ -57,6 +57,61 @@ def shapes_option(text: str) -> Callable[[Function], Function]:
     return click.option("-s", "--shape", "shapes", multiple=True, metavar="[NAME=]SHAPE", help=text)
 
 
+def task_options(function: Function) -> Function:
+    """Labelled cases, and what a model has to keep on them; see :func:`gates`."""
+    drop: dict[str, Any] = {"multiple": True, "metavar": "[METRIC=]X[%]"}
+    for option in reversed(
+        (
+            click.option(
+                "--cases",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="CSV file of labelled cases: columns for inputs, results, case and group.",
+            ),
+            click.option(
+                "--metric",
+                "metrics",
+                multiple=True,
+                metavar="METRIC",
+                help="What to keep on them, such as dice or 'dice mask'; repeat it for more.",
+            ),
+            click.option("--max-drop", **drop, help="Largest drop of the metric over all cases."),
+            click.option("--max-case-drop", **drop, help="Largest drop in any one case."),
+            click.option("--max-group-drop", **drop, help="Largest drop in any group of cases."),
+            click.option("--margin", **drop, help="Non-inferiority: the drop's interval lies below it."),
+            click.option(
+                "--worst-value",
+                multiple=True,
+                metavar="[METRIC=]X",
+                help="The metric itself may be no worse.",
+            ),
+            click.option(
+                "--min-cases", type=click.IntRange(1), default=10, metavar="N", help="Fewest cases."
+            ),
+            click.option(
+                "--confidence",
+                type=click.FloatRange(0.5, 1, max_open=True),
+                default=0.95,
+                metavar="X",
+                help="Of intervals.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def gates(metrics: Sequence[str], **limits: Any) -> tuple[Any, ...]:
+    """The gates that :func:`task_options` describe.
+
+    Raises:
+        UsageError: One that cannot be read; see :func:`edgekit.gates.parse`.
+    """
+    from edgekit import gates as parser
+
+    return parser.parse(metrics, **limits)
+
+
 def force_option(function: Function) -> Function:
     """Whether existing files may be replaced."""
     return click.option("-f", "--force", is_flag=True, help="Replace existing files.")(function)
@@ -75,6 +130,35 @@ def named_values(option: str, values: Iterable[str], *, example: str) -> dict[st
             raise UsageError(f"want NAME=VALUE, got {text!r}", where=option, hint=f"{option} {example}")
         _put(found, name, value, option)
     return found
+
+
+def backend_options(option: str, values: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read ``BACKEND.NAME=VALUE`` texts; the backend says what type a value has.
+
+    Raises:
+        UsageError: No such backend or option, or a value of another type.
+    """
+    from edgekit.backends import BACKENDS
+
+    found: dict[str, dict[str, Any]] = {}
+    for text, value in named_values(option, values, example="tvm.tune_s=60").items():
+        backend, _, name = text.partition(".")
+        known = BACKENDS[backend].options
+        kind = type(known[known_name(option, name, list(known), kind=f"option of {backend}")])
+        found.setdefault(backend, {})[name] = _converted(option, text, value, kind)
+    return found
+
+
+def _converted(option: str, name: str, value: str, kind: type) -> Any:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise UsageError(f"want true or false, got {value!r}", where=f"{option} {name}")
+        return value == "true"
+    try:
+        return kind(value)
+    except ValueError:
+        wanted = {int: "an integer", float: "a number"}[kind]
+        raise UsageError(f"want {wanted}, got {value!r}", where=f"{option} {name}") from None
 
 
 def files_by_name(option: str, values: Iterable[str], names: Sequence[str], *, kind: str) -> dict[str, Path]:

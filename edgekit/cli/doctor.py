@@ -43,7 +43,8 @@ def _show(diagnosis: Diagnosis) -> None:
     output.say(f"target: {diagnosis.target or 'none describes this machine'}{others}")
     output.say()
     _findings("backends", diagnosis.backends)
-    _findings("the rest", (diagnosis.python, diagnosis.kernels, diagnosis.gpu, *diagnosis.packages))
+    rest = (diagnosis.kernels, diagnosis.gpu, *diagnosis.operators, *diagnosis.packages)
+    _findings("the rest", (diagnosis.python, *rest))
 
 
 def _findings(title: str, findings: Iterable[Finding]) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @args.command("run")
 @args.bundle_argument
-@args.inputs_option("Image (.nii, .nii.gz, .dcm, a folder of .dcm) or array (.npy).")
+@args.inputs_option("Image (.nii, .nii.gz, .dcm, .png, a folder of .dcm) or array (.npy).")
 @click.option(
     "-o",
     "--output",

@@ -259,6 +259,8 @@ class _Walk:
                     self._refuse_input(graph, node, name)
             self._check_operator(node)
             self._check_attributes(node, frozenset(defined) | outer if _has_graphs(node) else outer, depth)
+            if node.domain == opset.DOMAIN:
+                opset.check_node(node, f"{self.file}: {describe(node)}")
             self._define(node, defined, outer)
         for value in graph.output:
             if value.name not in defined and value.name not in outer:

@@ -54,18 +54,10 @@ def infer(
         GraphError: A node does not fit its inputs, a tensor is over the budget, or an output has a shape that
             depends on values.
     """
-    walk = _Walk(model, limits, where)
-    types: dict[str, onnx.TypeProto] = {}
-    for value in model.graph.input:
-        types[value.name] = type(value.type)()
-        types[value.name].CopyFrom(value.type)
-        if value.name in inputs:
-            _set_shape(types[value.name], inputs[value.name])
-    scope = _Scope(types, {}, types.keys() - inputs.keys())
-    walk.graph(model.graph, scope, 1)
+    found_types = _walk(model, inputs, limits, where)
     outputs = {}
     for value in model.graph.output:
-        found = scope.types.get(value.name)
+        found = found_types.get(value.name)
         shape = _shape_of(found)
         if found is None or shape is None or None in shape:
             raise GraphError(
@@ -75,6 +67,38 @@ def infer(
             )
         outputs[value.name] = (found.tensor_type.elem_type, tuple(int(n or 0) for n in shape))
     return outputs
+
+
+def infer_all(
+    model: onnx.ModelProto, inputs: Mapping[str, Shape], limits: IntakeLimits, where: str
+) -> dict[str, tuple[int, Shape]]:
+    """As :func:`infer`, but of every tensor of the main graph whose shape does not depend on values.
+
+    Raises:
+        GraphError: A node does not fit its inputs, or a tensor is over the budget.
+    """
+    known = {}
+    for name, found in _walk(model, inputs, limits, where).items():
+        shape = _shape_of(found)
+        if shape is not None and None not in shape:
+            known[name] = (found.tensor_type.elem_type, tuple(int(n or 0) for n in shape))
+    return known
+
+
+def _walk(
+    model: onnx.ModelProto, inputs: Mapping[str, Shape], limits: IntakeLimits, where: str
+) -> dict[str, onnx.TypeProto]:
+    """The types of all tensors of the main graph."""
+    walk = _Walk(model, limits, where)
+    types: dict[str, onnx.TypeProto] = {}
+    for value in model.graph.input:
+        types[value.name] = type(value.type)()
+        types[value.name].CopyFrom(value.type)
+        if value.name in inputs:
+            _set_shape(types[value.name], inputs[value.name])
+    scope = _Scope(types, {}, types.keys() - inputs.keys())
+    walk.graph(model.graph, scope, 1)
+    return scope.types
 
 
 class _Scope:

@@ -47,7 +47,7 @@ def check_input(
         KernelError: It is something else.
     """
     array = as_numpy(value, name, where=where)
-    if array.dtype.name not in dtypes or not array.dtype.isnative:
+    if array.dtype not in _native_types(tuple(dtypes)):
         raise KernelError(
             f"{name}: want {' or '.join(dtypes)}, got {array.dtype}",
             where=where,
@@ -78,6 +78,12 @@ def check_input(
             hint=f"np.ascontiguousarray({name})",
         )
     return array
+
+
+@functools.cache
+def _native_types(names: tuple[str, ...]) -> frozenset[Any]:
+    """Types of these names in this machine's byte order; to look for a name takes microseconds."""
+    return frozenset(map(np.dtype, names))
 
 
 def is_channels_last(array: Array) -> bool:

@@ -65,6 +65,24 @@ def read(path: Path, max_bytes: int) -> Volume:
     return replace(volume, notes=(*volume.notes, *remarks))
 
 
+def shape_of(path: Path, max_bytes: int) -> tuple[int, ...]:
+    """The shape of a file's image, or of the series in a folder, from one header.
+
+    Raises:
+        InputError: As :func:`read`, as far as a header tells.
+        UnavailableError: pydicom is missing.
+    """
+    with _remarks():
+        if not path.is_dir():
+            header = _read_header(path, max_bytes)
+            frames = int(header.get("NumberOfFrames") or 1)
+            return (*((frames,) if frames > 1 else ()), int(header.Rows), int(header.Columns))
+        PYDICOM.load()
+        slices, _ = _slices_in(path)
+        header = _read_header(slices[0], max_bytes // len(slices))
+        return (len(slices), int(header.Rows), int(header.Columns))
+
+
 @contextlib.contextmanager
 def _remarks() -> Iterator[list[str]]:
     """What pydicom warns of inside, in the list when it ends."""
@@ -99,11 +117,10 @@ def _read_file(path: Path, max_bytes: int) -> Volume:
     )
 
 
-def _read_series(folder: Path, max_bytes: int) -> Volume:
-    PYDICOM.load()
+def _slices_in(folder: Path) -> tuple[list[Path], list[str]]:
+    """The DICOM files of a folder, sorted, and the names of its other files."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     slices = [path for path in files if is_dicom(path) and path.name != "DICOMDIR"]
-    passed_over = sorted({path.name for path in files} - {path.name for path in slices})
     if not slices:
         raise InputError(
             "the folder holds no DICOM files",
@@ -112,6 +129,12 @@ def _read_series(folder: Path, max_bytes: int) -> Volume:
         )
     if len(slices) > _MAX_SLICES:
         raise InputError(f"{len(slices)} slices, {_MAX_SLICES} are allowed", where=str(folder))
+    return slices, sorted({path.name for path in files} - {path.name for path in slices})
+
+
+def _read_series(folder: Path, max_bytes: int) -> Volume:
+    PYDICOM.load()
+    slices, passed_over = _slices_in(folder)
     headers = {path: _read_header(path, max_bytes // len(slices)) for path in slices}
     _require_one_series(folder, headers)
     ordered = _in_order(folder, [_Slice.of(path, header) for path, header in headers.items()])

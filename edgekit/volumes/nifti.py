@@ -62,6 +62,16 @@ def read(path: Path, max_bytes: int) -> Volume:
     )
 
 
+def shape_of(path: Path, max_bytes: int) -> tuple[int, ...]:
+    """``[z, y, x]`` or ``[y, x]`` from the header of a file.
+
+    Raises:
+        InputError: As :func:`read`, as far as a header tells.
+        UnavailableError: nibabel is missing.
+    """
+    return _check_header(NIBABEL.load(), path, max_bytes)
+
+
 def to_bytes(volume: Volume, *, compress: bool) -> bytes:
     """The image as a NIfTI-1 file, or NIfTI-2 where an axis is too long for that; the same bytes every time.
 
@@ -98,8 +108,8 @@ def _place(image: Any, affine: Affine | None, spacing_mm_zyx: tuple[float, float
     header.set_xyzt_units("mm" if spacing_mm_zyx else "unknown")
 
 
-def _check_header(nibabel: Any, path: Path, max_bytes: int) -> None:
-    """Refuse what is no image or too large, having read the first bytes alone."""
+def _check_header(nibabel: Any, path: Path, max_bytes: int) -> tuple[int, ...]:
+    """The array's shape; refuses what is no image or too large, having read the first bytes alone."""
     opener = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         with opener(path, "rb") as file:
@@ -135,6 +145,7 @@ def _check_header(nibabel: Any, path: Path, max_bytes: int) -> None:
         )
     if not 0 <= float(header["vox_offset"]) <= _MAX_OFFSET_BYTES:
         raise InputError(f"the voxels begin at byte {float(header['vox_offset']):g}", where=str(path))
+    return shape[::-1]
 
 
 def _values(image: Any) -> Array:

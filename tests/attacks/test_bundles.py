@@ -189,7 +189,7 @@ def test_huge_sizes_cost_no_memory(refuses, tmp_path):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), hard))
     try:
-        for size in (2 << 20, 1 << 31, (1 << 32) - 1):
+        for size in (5 << 20, 1 << 31, (1 << 32) - 1):
             raw = bytearray(GOOD)
             raw[18:26] = struct.pack("<2L", size, size)
             refuses(bytes(raw), match="too large")
@@ -380,8 +380,9 @@ def test_something_else_in_place_of_steps(refuses, before):
     refuses(changed(before=before))
 
 
-def test_steps_without_end_are_refused_by_size(refuses):
-    refuses(with_before(*[STEP] * 20_000), match="too large")
+def test_steps_and_texts_without_end_are_refused(refuses):
+    refuses(with_before(*[STEP] * 257), match="at most 256 steps, got 257")
+    refuses(changed(intended_use="x" * (5 << 20)), match="too large")
 
 
 @pytest.mark.parametrize(

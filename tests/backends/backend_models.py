@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -199,6 +200,19 @@ def float16() -> Graph:
     return graph(text, w=weights(4, 2, 3, 3, dtype="float16"))
 
 
+def bfloat16() -> Graph:
+    """Types that the contract does not have, behind Casts."""
+    text = """
+    bfloat16 (float[1,2,8,8] image) => (float[1,4,8,8] out) {
+        x = Cast<to=16>(image)
+        a = Conv<pads=[1,1,1,1]>(x, w)
+        b = Relu(a)
+        c = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(b)
+        out = Cast<to=1>(c)
+    }"""
+    return graph(text, opset=22, w=weights(4, 2, 3, 3).astype(ml_dtypes.bfloat16))
+
+
 def float64() -> Graph:
     text = "float64 (double[1,2,8,8] image) => (double[1,4,6,6] out) { out = Conv(image, w) }"
     return graph(text, w=weights(4, 2, 3, 3, dtype="float64"))
@@ -286,6 +300,7 @@ NETWORKS: dict[str, Callable[[], Graph]] = {
             varying,
             varying_unet,
             float16,
+            bfloat16,
             float64,
             labels,
             passing,

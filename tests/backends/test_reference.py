@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from backend_models import graph, parse, sample, unet, weights
+from backend_models import TARGET, graph, parse, sample, to_graph, unet, weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Artifact, ArtifactInfo, NetworkSession
 from edgekit.backends.reference_ops import window_geometry
+from edgekit.graph import opset
 from edgekit.graph.graph import Graph
 
 ranks = st.integers(1, 3)
@@ -202,6 +203,38 @@ def test_grid_sample_far_outside_and_cubic() -> None:
         assert_same(both("GridSample", {"x": x, "g": far}, padding_mode=mode))
     near = np.float32([[[[0.1, -0.2], [0.5, 0.3]]]])
     assert_same(both("GridSample", {"x": x, "g": near}, mode="cubic"))
+
+
+def test_a_grid_that_is_no_number_gives_none() -> None:
+    x = np.arange(24, dtype=np.float32).reshape(1, 1, 2, 3, 4)
+    grid = np.zeros((1, 1, 1, 2, 3), np.float32)
+    grid[..., 1, 0] = np.nan
+    for padding in ("zeros", "border", "reflection"):
+        ((ours, _),) = both("GridSample", {"x": x, "grid": grid}, padding_mode=padding)
+        assert np.isfinite(ours[..., 0]).all() and np.isnan(ours[..., 1]).all()
+
+
+@pytest.mark.parametrize("name", opset.OPERATORS)
+def test_our_operators_are_their_references(name: str) -> None:
+    opset.register()
+    operator = opset.OPERATORS[name]
+    needed = {"sigma": 0.5, "sigma_space": 1.0, "sigma_range": 0.5, "radius": 1}
+    given = {key: needed[key] for key, value in operator.attributes.items() if isinstance(value, type)}
+    rng = np.random.default_rng(0)
+    shapes = {"image": (1, 2, 4, 5, 6), "grid": (1, 2, 3, 7, 3)}
+    feeds = {
+        key: rng.standard_normal(shapes.get(key, (1, 3, 4, 5, 6))).astype(np.float32)
+        for key in operator.inputs
+    }
+    node = onnx.helper.make_node(name, list(feeds), ["y"], domain="edgekit", **given)
+    inputs = ", ".join(f"float{list(array.shape)} {key}" for key, array in feeds.items())
+    wanted = operator.reference(*feeds.values(), **given)
+    header = '<ir_version: 10, opset_import: ["" : 20, "edgekit" : 1]>'
+    model = onnx.parser.parse_model(f"{header} g ({inputs}) => (float{list(wanted.shape)} y) {{ }}")
+    model.graph.node.append(node)
+    net = to_graph(model)
+    assert BACKENDS["reference"].refusals(net, TARGET) == []
+    np.testing.assert_array_equal(opened(net).run(feeds)["y"], wanted)
 
 
 @pytest.mark.parametrize("length", range(1, 12))

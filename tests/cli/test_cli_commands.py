@@ -16,7 +16,7 @@ from sample_bundles import StubBackend, stub  # noqa: F401 - a fixture
 
 from edgekit import bundle as bundles
 from edgekit import demo, kernels, target, volumes
-from edgekit.cli import main
+from edgekit.cli import args, main
 from edgekit.reports import Candidate
 from edgekit.spec import Step, TensorSpec
 from edgekit.volumes import Volume
@@ -134,6 +134,17 @@ def test_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str], stub: StubB
         "image: float32 1x1x4x[4:12:4]",
         "a note",
         "chosen",
+        "(engine), in mixed",
+        "image: scans: 9 samples from 1 files, digest ",
+        "layers: 1 in int8, 1 in float32",
+        "int8 is no faster",
+        "task on 3 labelled cases of cases.csv, against float32 pytorch:",
+        "dice    group 'site A'  1      0.85",
+        "class 2: 0.8 to 0.5",
+        "<p03>        dice    0.7       -          -     the candidate crashed: ZeroDivisionError",
+        "note: dice: scores of 'doubled' are taken as logits",
+        "failed: dice falls from 0.875 to 0.75, by 0.125 over all cases; allowed are 0.01",
+        "backend  precision  p50     p90     runs  worst SNR  dice",
     ):
         assert text in out
     assert "\x1b" not in out and "\\x1b" in out
@@ -359,6 +370,26 @@ def test_plan(
     data = document(capsys, "compile", model, "--plan")["plan"]
     assert data["output"] == "smooth.ekb" and [b["backend"] for b in data["backends"]]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_backends(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ("compile", model, "--backend", "tvm", "--plan")
+    given = ("tvm.tune_s=20", "tvm.rpc=board:9090")
+    assert args.backend_options("--option", given) == {"tvm": {"tune_s": 20, "rpc": "board:9090"}}
+    code, _, err = call(capsys, *arguments, *(text for option in given for text in ("--option", option)))
+    assert code == 0, err
+    for wrong, message in (
+        ("tvm.tune=1", "did you mean 'tune_s'?"),
+        ("tvm.tune_s=soon", "want an integer, got 'soon'"),
+        ("tvn.tune_s=1", "tvn"),
+        ("tune_s", "want NAME=VALUE"),
+        ("onnxruntime.=1", "unknown option of onnxruntime ''"),
+    ):
+        code, _, err = call(capsys, *arguments, "--option", wrong)
+        assert code == 2 and message in err, err
 
 
 def test_compile_then_everything(

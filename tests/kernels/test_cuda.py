@@ -81,15 +81,15 @@ def test_without_a_gpu_it_is_said_why(name):
 )
 def test_when_the_extension_is_built_with_cuda(environment, want):
     code = """
-import build_flags
+from edgekit.hosts import flags
 try:
-    print(build_flags.wants_cuda())
+    print(flags.wants_cuda())
 except Exception as error:
     print(f"{type(error).__name__}: {error}")
 """
     result = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, **environment, "PYTHONPATH": str(ROOT / "csrc")},
+        env={**os.environ, **environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=True,

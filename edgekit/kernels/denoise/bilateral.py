@@ -122,10 +122,15 @@ def check_window(
     space = check_number(sigma_space, "sigma_space", LEAST_SIGMA, where=where)
     values = check_number(sigma_range, "sigma_range", LEAST_SIGMA, where=where)
     if radius is None:
-        radius = min(MAX_RADIUS, max(1, round(1.5 * min(space, float(MAX_RADIUS)))))
+        radius = default_radius(space)
     reach = check_integer(radius, "radius", 1, MAX_RADIUS, where=where)
     check_choice(boundary, "boundary", BOUNDARIES, where=where)
     return {"sigma_space": space, "sigma_range": values, "radius": reach, "boundary": boundary}
+
+
+def default_radius(sigma_space: float) -> int:
+    """The radius that OpenCV takes for a standard deviation of the weights in space, within the limits."""
+    return min(MAX_RADIUS, max(1, round(1.5 * min(sigma_space, float(MAX_RADIUS)))))
 
 
 @functools.lru_cache(maxsize=16)
