@@ -132,11 +132,11 @@ def measure(it: Subject, found: Sequence[Candidate], options: argparse.Namespace
     made = list(rows.values())
     for row in made:
         row["pruned"] = "pruned" in row["candidate"] or PEER in row["candidate"]
-    _compare(made, options.threads)
+    compare(made, options.threads)
     return made
 
 
-def _compare(rows: Sequence[dict[str, Any]], threads: Sequence[int]) -> None:
+def compare(rows: Sequence[dict[str, Any]], threads: Sequence[int]) -> None:
     """Ratios over the fastest float32 of the whole network, in the rows."""
     whole = [row for row in rows if row["precision"] == "float32" and not row.get("pruned")]
     for count in threads:
@@ -152,7 +152,7 @@ def other_rows(name: str, threads: Sequence[int]) -> list[dict[str, Any]]:
     if name not in kept["networks"] or not set(threads) <= set(kept["threads"]):
         return []
     rows = [dict(row, pruned=False) for row in kept["networks"][name]["rows"]]
-    _compare(rows, threads)
+    compare(rows, threads)
     best: dict[str, dict[str, Any]] = {}
     for row in rows:
         tool = row["candidate"].partition(" in ")[0]

@@ -109,7 +109,7 @@ def _cut_by(
             importance=library.importance.GroupTaylorImportance(),
             global_pruning=True,
             pruning_ratio=ratio,
-            ignored_layers=_heads(network, example),
+            ignored_layers=heads(network, example),
             round_to=_MULTIPLE,
         )
         pruner.step()
@@ -143,7 +143,7 @@ def _gradients(module: nn.Module, samples: Sequence[Sample]) -> dict[str, Tensor
     return found
 
 
-def _heads(network: nn.Module, example: Sample) -> list[nn.Module]:
+def heads(network: nn.Module, example: Sample) -> list[nn.Module]:
     """Layers whose outgoing channels are the network's own outputs, which the library wants to be told.
 
     Those are the ones from which an output is reached without another layer between.

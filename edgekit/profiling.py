@@ -108,7 +108,7 @@ def measure_interleaved(
     min_runs: int = _MIN_RUNS,
     warmup_seconds: float = 3.0,
     stages: bool = True,
-    clock: Clock = time.perf_counter_ns,
+    clock: Clock | None = None,
     on_progress: Progress | None = None,
 ) -> dict[Key, LatencyReport]:
     """Measure several sessions side by side, so that noise of the machine hits all alike.
@@ -127,8 +127,9 @@ def measure_interleaved(
             the whole share gets one.
         warmup_seconds: Longest warm-up of each.
         stages: Also keep the times of the sessions' stages, where they tell them.
-        clock: Tells nanoseconds. ``time.process_time_ns`` leaves out what other processes take, and sums over
-            threads: for sessions of one thread it is what they would take on a machine of their own.
+        clock: Tells nanoseconds; ``time.perf_counter_ns`` by default. ``time.process_time_ns`` leaves out
+            what other processes take and sums over threads: for sessions of one thread it is what they would
+            take on a machine of their own.
         on_progress: Called now and then with the share of the work that is done, 0 … 1.
 
     Raises:
@@ -168,9 +169,7 @@ def summary(report: LatencyReport) -> dict[str, Any]:
 class _Candidate:
     """One session being measured."""
 
-    def __init__(
-        self, session: Runnable, feeds: Mapping[str, Array], stages: bool, clock: Clock
-    ) -> None:
+    def __init__(self, session: Runnable, feeds: Mapping[str, Array], stages: bool, clock: Clock) -> None:
         self._clock = clock
         self._run: Callable[..., object] = session.run
         self._feeds = feeds
@@ -264,10 +263,13 @@ def _measure(
     warmup_seconds: float,
     stages: bool,
     on_progress: Progress | None,
-    clock: Clock = time.perf_counter_ns,
+    clock: Clock | None = None,
 ) -> dict[Key, LatencyReport]:
     where = machine.record()
-    candidates = {name: _Candidate(session, feeds, stages, clock) for name, session in sessions.items()}
+    candidates = {
+        name: _Candidate(session, feeds, stages, clock or time.perf_counter_ns)
+        for name, session in sessions.items()
+    }
     with _own_garbage_only():
         for candidate in candidates.values():
             candidate.warm_up(warmup_seconds)
