@@ -39,7 +39,7 @@ import compression_peers as quantizers
 import pareto
 from _harness import interleave
 from bench_compression import TASKS, Candidate, Subject
-from pruning_networks import Place, draw, peer_job, peer_network, prune, told  # noqa: F401
+from pruning_networks import Place, draw, peer_network, prune, told
 
 from edgekit import atomic, machine, pipeline, runtime
 from edgekit import target as targets
@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--limit-s", type=float, default=4.0, help="for each candidate and number of threads")
     parser.add_argument("--only-make", action="store_true", help="make the networks, measure nothing")
+    parser.add_argument("--no-peers", action="store_true", help="without Torch-Pruning")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args(arguments)
     options.device = targets.find(options.target)
@@ -251,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             peer_network(place, options)
             continue
         found, failed = own_candidates(place, it, options)
-        theirs, theirs_failed = peer_candidates(place, it, options)
+        theirs, theirs_failed = ([], {}) if options.no_peers else peer_candidates(place, it, options)
         rows = [*measure(it, [*found, *theirs], options), *other_rows(name, options.threads)]
         failed |= theirs_failed
         if options.keep:
