@@ -31,7 +31,7 @@ def plot(rows: Sequence[Mapping[str, Any]], threads: int, file: Path, *, title: 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(9, 1.6 + 0.19 * max(len(rows), 12)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(9, 1.9 + 0.19 * max(len(rows), 12)), layout="constrained")
     points = {row["candidate"]: (row[f"faster_{threads}"], _loss(row)) for row in rows}
     for row in rows:
         _, marker, colour, _ = next(style for style in STYLES if style[0](row))
@@ -48,7 +48,7 @@ def plot(rows: Sequence[Mapping[str, Any]], threads: int, file: Path, *, title: 
     axes.set_ylabel(f"loss of {rows[0]['metric']}, %")
     axes.set_title(title)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, loc="upper left")
+    figure.legend(fontsize=7, loc="outside lower center", ncols=len(STYLES) + 1)
     figure.canvas.draw()
     shown = axes.transData.transform(list(points.values()))
     heights = axes.transAxes.inverted().transform(shown)[:, 1]
