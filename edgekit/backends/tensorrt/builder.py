@@ -76,7 +76,7 @@ class TensorrtBuilder:
     def __init__(self, package: str = "tensorrt") -> None:
         try:
             self._trt = importlib.import_module(package)
-        except Exception as error:  # a broken binary package raises anything
+        except Exception as error:  # noqa: BLE001 - a broken binary package raises anything
             raise UnavailableError(
                 f"TensorRT's Python package does not load: {error}",
                 where=f"import {package}",
@@ -148,8 +148,9 @@ class TensorrtBuilder:
         self._runtime = self._trt.Runtime(self._logger)  # it has to outlive its engines
         found = self._runtime.deserialize_cuda_engine(engine)
         if found is None:
+            reason = self.errors[-1] if self.errors else "it does not say why"
             raise SessionError(
-                f"TensorRT does not take the engine: {self.errors[-1] if self.errors else 'it does not say why'}",
+                f"TensorRT does not take the engine: {reason}",
                 where="tensorrt",
                 hint="edgekit finalize BUNDLE --force",
             )
@@ -302,7 +303,9 @@ def _register(library: Path) -> bool:
 
 def _refused(parser: Any, model: str) -> UnsupportedError:
     found = [parser.get_error(index) for index in range(parser.num_errors)]
-    texts = [f"{getattr(error, 'node_name', lambda: '')() or error.node()}: {error.desc()}" for error in found]
+    texts = [
+        f"{getattr(error, 'node_name', lambda: '')() or error.node()}: {error.desc()}" for error in found
+    ]
     return UnsupportedError(
         f"TensorRT's parser does not take the network: {'; '.join(texts[:3]) or 'it does not say why'}",
         where=model,

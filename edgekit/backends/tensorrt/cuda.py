@@ -90,7 +90,7 @@ class Driver:
         return int(address.value)
 
     def upload(self, name: str, array: Array) -> int:
-        """Begin to copy an array to its buffer; the buffer's address. The array must live until :meth:`wait`."""
+        """Begin to copy an array to its buffer; the address of that. The array lives until :meth:`wait`."""
         address = self.buffer(name, array.nbytes)
         if array.nbytes:
             self._call("cuMemcpyHtoDAsync_v2", *_transfer(address, array, to_device=True), self.stream)
@@ -126,7 +126,9 @@ class Driver:
     def _call(self, name: str, *arguments: Any) -> None:
         code = getattr(self._library, name)(*arguments)
         if code == _OUT_OF_MEMORY:
-            raise LimitError(f"{name}: the device is out of memory", where=LIBRARY, hint="close other programs")
+            raise LimitError(
+                f"{name}: the device is out of memory", where=LIBRARY, hint="close other programs"
+            )
         if code:
             text = ctypes.c_char_p()
             self._library.cuGetErrorString(code, ctypes.byref(text))

@@ -1,7 +1,7 @@
 """Write a network in an older operator set of ONNX, where a parser knows no newer one.
 
-A node is left as it is where the older set has its operator with the same inputs and attributes. Operators that
-are written otherwise there are rewritten; what cannot be said there is refused.
+A node is left as it is where the older set has its operator with the same inputs and attributes. Operators
+that are written otherwise there are rewritten; what cannot be said there is refused.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ def _resize(node: ir.Node) -> str:
             numbers = _known(node, index)
             if numbers is None or not numbers.size:
                 continue
-            lengths = [1.0] * rank if index == 2 else list(image.shape.numpy()) if image.shape.is_static() else None
+            lengths = (
+                [1.0] * rank if index == 2 else list(image.shape.numpy()) if image.shape.is_static() else None
+            )
             if lengths is None:
                 return "it leaves a length that is not known"
             for axis, number in zip(wanted, numbers, strict=True):

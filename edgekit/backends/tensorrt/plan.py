@@ -1,7 +1,7 @@
 """The build plan: everything that decides how an engine is built, as data.
 
-The plan goes with the portable network. From it come the engine on the device (:mod:`.builder`), a ``trtexec``
-command line and a C++ program (:mod:`.programs`), which all build the same.
+The plan goes with the portable network. From it come the engine on the device (:mod:`.builder`), a
+``trtexec`` command line and a C++ program (:mod:`.programs`), which all build the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TIMING_CACHE = "timing.cache"
 NO_DLA = -1
 
 # Of the module's memory, which the processor and the system share: one eighth for workspace is 512 MiB on a
-# module of 4 GiB; while tactics are timed half of it may be used, where TensorRT's own limit is three quarters.
+# module of 4 GiB; while tactics are timed half of it may be used, TensorRT's own limit is three quarters.
 _WORKSPACE_SHARE = 8
 _TACTIC_SHARE = 2
 _DLA_LOCAL_BYTES, _DLA_GLOBAL_BYTES = 1 << 30, 512 << 20
@@ -111,7 +111,9 @@ class BuildPlan:
             raise UsageError(f"TensorRT {self.tensorrt} has no strongly typed networks")
         if not self.strongly_typed and not abilities.weak_typing:
             raise UsageError(f"TensorRT {self.tensorrt} has strongly typed networks alone")
-        if self.strongly_typed and (self.calibration or self.layer_precisions or {"FP16", "INT8"} & set(self.flags)):
+        if self.strongly_typed and (
+            self.calibration or self.layer_precisions or {"FP16", "INT8"} & set(self.flags)
+        ):
             raise UsageError("a strongly typed network has its precisions in the file, and none in the plan")
         if self.dla and not versions.has_dla(self.version):
             raise UsageError(f"TensorRT {self.tensorrt} does not compile for accelerators (DLA)")
@@ -262,7 +264,9 @@ def _dla(target: Target, core: int) -> Dla | None:
     if not 0 <= core < engines:
         raise UsageError(
             f"{target.title} has {engines or 'no'} accelerators (DLA), got core {core}",
-            hint="--option tensorrt.dla_core=-1" if not engines else f"--option tensorrt.dla_core={engines - 1}",
+            hint="--option tensorrt.dla_core=-1"
+            if not engines
+            else f"--option tensorrt.dla_core={engines - 1}",
         )
     assert target.dla
     return Dla(core, sram_bytes=target.dla.sram_bytes or _DLA_SRAM_BYTES)

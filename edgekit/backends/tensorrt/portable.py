@@ -39,7 +39,9 @@ class Portable:
     calibration: bytes = b""
 
 
-def write(model: ir.Model | Path, tensorrt: str, *, weakly: bool = False, calibrated: bool = True) -> Portable:
+def write(
+    model: ir.Model | Path, tensorrt: str, *, weakly: bool = False, calibrated: bool = True
+) -> Portable:
     """Make the portable form.
 
     Args:

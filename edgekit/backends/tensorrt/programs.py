@@ -1,4 +1,4 @@
-"""The build plan for teams that want no Python on the device: a ``trtexec`` command line and a C++ program."""
+"""The build plan for teams that want no Python on the device: a line of ``trtexec`` and a C++ program."""
 
 from __future__ import annotations
 
@@ -121,8 +121,8 @@ def shell(plan: BuildPlan) -> str:
         body = (
             f"# {error.message}.\n"
             'CUDA="${CUDA_HOME:-/usr/local/cuda}"\n'
-            f'c++ -O2 -std=c++17 {CPP} -I"$CUDA/include" -L"$CUDA/lib64" -lnvinfer -lnvonnxparser -lcudart -ldl '
-            f"-o build\n./build {ENGINE}\n"
+            f'c++ -O2 -std=c++17 {CPP} -I"$CUDA/include" -L"$CUDA/lib64" '
+            f"-lnvinfer -lnvonnxparser -lcudart -ldl -o build\n./build {ENGINE}\n"
         )
     return head + body
 
@@ -131,7 +131,7 @@ def cpp(plan: BuildPlan) -> str:
     """``build.cpp``: a program that builds the engine, with TensorRT 8.5 and later."""
     flags = "".join(f"  config.setFlag(nvinfer1::BuilderFlag::k{flag});\n" for flag in plan.flags)
     dla = plan.dla
-    constants = f"""// Made by edgekit for {plan.target}, TensorRT {plan.tensorrt}. Build and run it on the device:
+    constants = f"""// Made by edgekit for {plan.target}, TensorRT {plan.tensorrt}. On the device:
 //   c++ -O2 -std=c++17 {CPP} -I/usr/local/cuda/include -L/usr/local/cuda/lib64
 //     -lnvinfer -lnvonnxparser -lcudart -ldl -o build
 //   ./build {ENGINE}

@@ -13,7 +13,7 @@ from edgekit.errors import MismatchError, SessionError
 from edgekit.spec import Array
 
 # TensorRT's names of types that NumPy has too.
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
     "HALF": np.dtype(np.float16),
     "INT8": np.dtype(np.int8),

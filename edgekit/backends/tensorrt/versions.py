@@ -1,6 +1,7 @@
 """What each version of TensorRT has, as far as a plan depends on it.
 
-Read off the public headers and ``trtexec`` of 8.5.3, 8.6.1, 10.0 to 10.16, 11.0 and 11.1 (github.com/NVIDIA/TensorRT).
+Read off the public headers and ``trtexec`` of 8.5, 8.6, 10.0 to 10.16, 11.0 and 11.1
+(github.com/NVIDIA/TensorRT).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The weakly typed form of a network, for TensorRT 8 and for accelerators (DLA).
 
-There a network is in float32, and flags and scales allow narrower numbers. What edgekit's passes wrote into the
-graph is taken out of it and said that way: casts to float16 become the flag FP16 and the layers that must stay
-float32; pairs of QuantizeLinear and DequantizeLinear become a calibration cache.
+There a network is in float32, and flags and scales allow narrower numbers. What edgekit's passes wrote into
+the graph is taken out of it and said that way: casts to float16 become the flag FP16 and the layers that must
+stay float32; pairs of QuantizeLinear and DequantizeLinear become a calibration cache.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def _bridge(graph: ir.Graph, node: ir.Node, source: ir.Value) -> None:
 
     result = node.outputs[0]
     if result in graph.outputs:
-        same = ir.Node("", "Identity", [source], outputs=[ir.Value(name=result.name)], name=f"{node.name}/same")
+        same = ir.Node(
+            "", "Identity", [source], outputs=[ir.Value(name=result.name)], name=f"{node.name}/same"
+        )
         same.outputs[0].type, same.outputs[0].shape = result.type, result.shape
         graph.insert_before(node, same)
         graph.outputs[graph.outputs.index(result)] = same.outputs[0]
