@@ -34,6 +34,16 @@ def bundle_argument(function: Function) -> Function:
     return click.argument("bundle", type=click.Path(path_type=Path), shell_complete=_complete_files)(function)
 
 
+def network_option(function: Function) -> Function:
+    """Which of the bundle's networks."""
+    return click.option(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="Of the bundle's networks this one; the first that runs here otherwise.",
+    )(function)
+
+
 def threads_option(function: Function) -> Function:
     """Threads to use."""
     return click.option(
