@@ -63,6 +63,14 @@ class Tensorrt(Backend):
     domains = frozenset({"", DOMAIN})
     library = plugins.FILE
 
+    def load(self) -> None:
+        """See that TensorRT's package loads.
+
+        Raises:
+            UnavailableError: It is missing or broken.
+        """
+        builders.make()
+
     def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         if target.device != "cuda":
             return [Refusal("TensorRT runs on NVIDIA GPUs alone", hint="--target jetson")]
@@ -132,7 +140,7 @@ class Tensorrt(Backend):
         return tuple(artifact.files[NOTES].decode().splitlines()) if NOTES in artifact.files else ()
 
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
-        builder = builders.TensorrtBuilder()
+        builder = builders.make()
         if programs.ENGINE not in artifact.files:
             artifact = with_engine(artifact, build_here(builder, artifact).engine)
         return builder.open(artifact.files[programs.ENGINE], artifact.info, plugin_file(artifact))

@@ -10,8 +10,6 @@
 #include <stdexcept>
 #include <string>
 
-#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // weak typing, in 10 the last time
-
 namespace {
 
 #define EK_AT_LEAST(major, minor) \

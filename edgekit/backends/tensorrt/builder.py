@@ -17,6 +17,10 @@ from edgekit.backends.tensorrt import cuda, versions, weak
 from edgekit.backends.tensorrt.plan import BuildPlan
 from edgekit.backends.tensorrt.session import Session
 from edgekit.errors import CompileError, LimitError, SessionError, UnavailableError, UnsupportedError
+from edgekit.registry import resolve
+
+# What builds and opens engines; tests put another one in its place.
+BUILDER = "edgekit.backends.tensorrt.builder:TensorrtBuilder"
 
 # What is being done, how many of its steps are done, and how many it has; 0 of 0 where nobody knows.
 Report = Callable[[str, int, int], None]
@@ -61,6 +65,16 @@ class Builder(Protocol):
 
     def open(self, engine: bytes, info: ArtifactInfo, plugins: Path | None) -> NetworkSession:
         """Open an engine that is trusted: it is run as machine code."""
+
+
+def make() -> Builder:
+    """The builder of this machine.
+
+    Raises:
+        UnavailableError: TensorRT is not installed, or does not load.
+    """
+    found: Builder = resolve(BUILDER)()
+    return found
 
 
 class TensorrtBuilder:

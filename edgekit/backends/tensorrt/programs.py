@@ -141,6 +141,8 @@ def cpp(plan: BuildPlan) -> str:
 #include <cstdint>
 #include <vector>
 
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"  // weak typing, in 10 the last time
+
 namespace plan {{
 
 constexpr int kMajor = {plan.version[0]}, kMinor = {plan.version[1]};

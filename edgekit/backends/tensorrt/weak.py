@@ -55,12 +55,16 @@ def weaken(model: ir.Model, *, calibrated: bool) -> Said:
 
     said = Said()
     graph = model.graph
+    scales: dict[
+        ir.Value, float
+    ] = {}  # names come last: what an output of the network is made of gets its name
     if any(node.op_type == "QuantizeLinear" for node in graph):
         said.precisions.add("int8")
         if calibrated:
-            said.scales = _take_out_rounding(graph)
+            scales = _take_out_rounding(graph)
     _widen(graph, said)
     common.RemoveUnusedNodesPass()(model)
+    said.scales = {str(value.name): scale for value, scale in scales.items()}
     return said
 
 
@@ -99,9 +103,9 @@ def for_version(data: bytes, tensorrt: str) -> bytes:
     return cache(read_cache(data), tensorrt)
 
 
-def _take_out_rounding(graph: ir.Graph) -> dict[str, float]:
+def _take_out_rounding(graph: ir.Graph) -> dict[ir.Value, float]:
     """The scale of each rounded tensor; the nodes that rounded are bridged, weights become numbers again."""
-    scales: dict[str, float] = {}
+    scales: dict[ir.Value, float] = {}
     refused = []
     for node in list(graph):
         if node.op_type != "DequantizeLinear":
@@ -119,8 +123,7 @@ def _take_out_rounding(graph: ir.Graph) -> dict[str, float]:
         else:
             source = rounding.inputs[0]
             assert source is not None
-            scales[str(source.name)] = float(scale.ravel()[0])
-            _bridge(graph, node, source)
+            scales[_bridge(graph, node, source)] = float(scale.ravel()[0])
     if refused:
         raise UnsupportedError(
             f"a calibration cache cannot say this quantization: {'; '.join(refused[:3])}",
@@ -154,25 +157,27 @@ def _become_constant(graph: ir.Graph, node: ir.Node, numbers: Any) -> None:
     )
     graph.initializers[name] = value
     node.outputs[0].replace_all_uses_with(value)
-    graph.remove(node)
+    graph.remove(node, safe=True)
 
 
-def _bridge(graph: ir.Graph, node: ir.Node, source: ir.Value) -> None:
-    """Readers of a node read what it read. An output of the network keeps its name by an Identity."""
+def _bridge(graph: ir.Graph, node: ir.Node, source: ir.Value) -> ir.Value:
+    """Readers of a node read what it read; what they read now. An output of the network keeps its name."""
     import onnx_ir as ir
 
     result = node.outputs[0]
-    if result in graph.outputs:
-        same = ir.Node(
-            "", "Identity", [source], outputs=[ir.Value(name=result.name)], name=f"{node.name}/same"
-        )
+    if result not in graph.outputs:
+        result.replace_all_uses_with(source)
+    elif source.producer() is not None and source not in graph.outputs:
+        result.replace_all_uses_with(source, replace_graph_outputs=True)
+        source.name, result.name = result.name, None
+    else:
+        same = ir.Node("", "Identity", [source], num_outputs=1, name=f"{node.name}/same")
         same.outputs[0].type, same.outputs[0].shape = result.type, result.shape
         graph.insert_before(node, same)
-        graph.outputs[graph.outputs.index(result)] = same.outputs[0]
-        result.replace_all_uses_with(same.outputs[0])
-    else:
-        result.replace_all_uses_with(source)
-    graph.remove(node)
+        result.replace_all_uses_with(same.outputs[0], replace_graph_outputs=True)
+        same.outputs[0].name, result.name = result.name, None
+    graph.remove(node, safe=True)
+    return source
 
 
 def _widen(graph: ir.Graph, said: Said) -> None:
@@ -191,7 +196,7 @@ def _widen(graph: ir.Graph, said: Said) -> None:
     for value in graph.initializers.values():
         if value.const_value is not None and value.const_value.dtype == half:
             value.const_value = ir.tensor(value.const_value.numpy().astype(np.float32), name=value.name)
-            value.dtype = single
+            value.type = ir.TensorType(single)  # a type may be shared with other graphs
     for node in list(graph):
         _widen_node(graph, node)
 
@@ -204,7 +209,7 @@ def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
     if node.op_type == "Cast" and source is not None:
         if node.attributes["to"].as_int() == int(half):
             node.attributes["to"] = ir.AttrInt64("to", int(single))
-            node.outputs[0].dtype = single
+            node.outputs[0].type = ir.TensorType(single)
         if source.dtype == single and node.attributes["to"].as_int() == int(single):
             _bridge(graph, node, source)
             return
@@ -214,7 +219,7 @@ def _widen_node(graph: ir.Graph, node: ir.Node) -> None:
             node.attributes[name] = ir.AttrTensor(name, wide)
     for value in node.outputs:
         if value.dtype == half:
-            value.dtype = single
+            value.type = ir.TensorType(single)
 
 
 def _numbers(node: ir.Node, index: int) -> Any:
