@@ -21,7 +21,7 @@ CSRC = ROOT.parent / "csrc"
 LAYERS = (
     ("_version", "errors"),
     ("registry", "spec", "jetpack"),
-    ("schema", "atomic", "machine", "archive"),
+    ("schema", "atomic", "machine", "archive", "jetson"),
     ("isolation", "reports", "samples", "target", "cuts", "recovery"),
     ("kernels", "volumes", "hosts", "golden"),
     ("graph", "metrics", "dataset"),
