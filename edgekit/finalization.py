@@ -142,7 +142,7 @@ def finalize(
         spread=_spread(builds) if reproduce > 1 else None,
     )
     on_event(f"write {engines.engine_file(path, key)}")
-    more = {"layers.json": first.layers.encode(), "timing": first.timing_cache}
+    more = {"layers": first.layers.encode(), "timing": first.timing_cache}
     if plugins is not None:
         more[library.FILE] = artifact.files[library.FILE]
     record = engines.save(path, record, first.engine, more)
