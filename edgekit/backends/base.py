@@ -240,6 +240,7 @@ class Backend(abc.ABC):
         domains: Operator domains it knows; ``""`` is that of ONNX itself.
         devices: What it compiles for, in order of preference.
         any_target: Whether it runs wherever its packages do, listed by the target or not.
+        form: What it compiles to: ``"portable"`` is finished on the device.
         native: Whether its networks are machine code.
         library: Name of the file with edgekit's operators for its runtime, where an artifact holds it.
         library_fits_one_version: Whether that file fits the very version of the runtime it was built for.
@@ -253,6 +254,7 @@ class Backend(abc.ABC):
     domains: ClassVar[frozenset[str]] = frozenset({""})
     devices: ClassVar[tuple[DeviceKind, ...]] = ("cpu",)
     any_target: ClassVar[bool] = False
+    form: ClassVar[Literal["engine", "portable"]] = "engine"
     native: ClassVar[bool] = False
     library: ClassVar[str] = ""
     library_fits_one_version: ClassVar[bool] = False
@@ -294,6 +296,18 @@ class Backend(abc.ABC):
         with kept_out(*self.unwanted):
             for requirement in self.requirements:
                 requirement.load()
+
+    def compiler(self) -> Availability:
+        """Whether it can compile here; where that takes less than running does, a backend says so."""
+        return self.available()
+
+    def load_compiler(self) -> None:
+        """Import what compiling takes into this process.
+
+        Raises:
+            UnavailableError: It is missing, too old, or broken.
+        """
+        self.load()
 
     def builds(self, target: Target) -> tuple[Build, ...]:
         """The ways in which it compiles for a target, in order of preference.
@@ -397,14 +411,14 @@ class Backend(abc.ABC):
                 where=", ".join(n for r in refusals for n in r.nodes[:3]) or None,
                 hint=refusals[0].hint or None,
             )
-        missing = self.available()
+        missing = self.compiler()
         if missing.state != "found":
             raise UnavailableError(f"{self.title}: {missing.reason}", where=self.name, hint=missing.hint)
         model = graph.to_bytes()
         foreign = self.foreign(target)
         info = ArtifactInfo(
             backend=self.name,
-            form="engine",
+            form=self.form,
             files=(),
             inputs=graph.inputs,
             outputs=graph.outputs,
@@ -691,7 +705,7 @@ def _compile_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     backend = _backend_at(arguments["backend"])
     target = schema.decode(Target, arguments["target"], error=CompileError, where="target")
     info = schema.decode(ArtifactInfo, arguments["info"], error=CompileError, where="artifact")
-    backend.load()
+    backend.load_compiler()
     started = time.perf_counter()
     artifact = backend.build(request.files["model.onnx"], info, target, request.out)
     compiled = time.perf_counter()
