@@ -88,13 +88,12 @@ def _first(
 
 
 def _finished(artifact: Artifact, path: Path | None) -> Artifact:
-    """A network that is finished on its device, with what the device made of it."""
+    """A network that is finished on its device, with what the device made of it.
+
+    A bundle in memory has no place where that is kept: opening finishes the network.
+    """
     if path is None:
-        raise UnavailableError(
-            "it is finished on the device, beside the bundle's file, and this bundle is in memory",
-            where=artifact.info.name,
-            hint="write the bundle, then: edgekit finalize BUNDLE",
-        )
+        return artifact
     from edgekit import engines  # for such networks alone
 
     return engines.finished(path, artifact)

@@ -160,8 +160,9 @@ def test_before_that_the_network_is_passed_over_with_what_to_type(bundle, bench)
     with pytest.raises(UnavailableError, match="not been finalized on this device") as caught:
         runtime.open(bundle)
     assert caught.value.hint == f"edgekit finalize {bundle}"
-    with pytest.raises(UnavailableError, match="in memory"):
-        runtime.open(read(bundle))
+    with runtime.open(read(bundle)) as session:  # in memory: built when it is opened, and kept nowhere
+        assert session.run({"image": IMAGE})["scores"].shape == (1, 2, 6, 6)
+    assert kept(bundle) == set()
     with finalization.open(bundle) as session:
         assert session.run({"image": IMAGE})["scores"].shape == (1, 2, 6, 6)
 

@@ -15,6 +15,7 @@ from typing import ClassVar
 from edgekit.backends.base import (
     Artifact,
     ArtifactInfo,
+    Availability,
     Backend,
     NetworkSession,
     Options,
@@ -26,7 +27,7 @@ from edgekit.backends.tensorrt import builder as builders
 from edgekit.backends.tensorrt import plan as plans
 from edgekit.backends.tensorrt import plugins, portable, programs, versions
 from edgekit.backends.tensorrt.plan import BuildPlan
-from edgekit.errors import UnavailableError, UnsupportedError, UsageError
+from edgekit.errors import BackendError, UnavailableError, UnsupportedError, UsageError
 from edgekit.graph.graph import Graph
 from edgekit.graph.opset import DOMAIN
 from edgekit.registry import Requirement
@@ -61,7 +62,31 @@ class Tensorrt(Backend):
         "quantization": QUANTIZATIONS[0],
     }
     domains = frozenset({"", DOMAIN})
+    devices = ("cuda",)
+    form = "portable"
     library = plugins.FILE
+
+    def compiler(self) -> Availability:
+        """Found: the portable form wants nothing of TensorRT's."""
+        return Availability("found", self.available().versions)
+
+    def load_compiler(self) -> None:
+        """Nothing is to be imported."""
+
+    def foreign(self, target: Target) -> str:
+        """Why the engine cannot be built here."""
+        if self.available().state != "found":
+            return "engines are built on the device, and there is no TensorRT here"
+        try:
+            device = builders.make().device()
+        except BackendError as error:
+            return error.message
+        if device.compute_capability != target.compute_capability:
+            return (
+                f"its engine is for compute capability {target.compute_capability}, "
+                f"here is {device.name} ({device.compute_capability})"
+            )
+        return ""
 
     def load(self) -> None:
         """See that TensorRT's package loads.
