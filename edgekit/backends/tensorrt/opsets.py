@@ -72,7 +72,10 @@ def _lower_node(node: ir.Node, own: int, ceiling: int) -> str:
     for name in list(node.attributes):
         if name not in older.attributes:
             default = newer.attributes[name].default_value
-            if not default.name or node.attributes[name].value != onnx.helper.get_attribute_value(default):
+            usual = onnx.helper.get_attribute_value(default) if default.name else None
+            if usual is None or node.attributes[name].value != (
+                usual.decode() if isinstance(usual, bytes) else usual
+            ):
                 return f"{name}={node.attributes[name].value!r} is new"
             del node.attributes[name]
     given = len(node.inputs)

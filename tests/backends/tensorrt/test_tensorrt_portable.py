@@ -168,7 +168,8 @@ LOWERED = {
         {},
     ),
     "resize": (
-        'net (float[1,1,4,4] x) => (float[1,1,8,8] y) { y = Resize <axes=[2,3], mode="linear"> (x, , s) }',
+        "net (float[1,1,4,4] x) => (float[1,1,8,8] y) { y = Resize "
+        '<axes=[2,3], mode="linear", keep_aspect_ratio_policy="stretch", antialias=0> (x, , s) }',
         {"s": np.array([2, 2], np.float32)},
     ),
     "sample": (
