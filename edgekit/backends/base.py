@@ -338,7 +338,7 @@ class Backend(abc.ABC):
             raise UnsupportedError(f"{self.title} for {target.name}: {reason}", where=self.name)
 
     def stand_in(self, target: Target) -> Target | None:
-        """This machine, as the target whose network can be run in the place of a foreign one, if there is one."""
+        """This machine, as the target whose network can be run in the place of a foreign one."""
         return None
 
     def refusals(self, graph: Graph, target: Target) -> list[Refusal]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,8 +97,7 @@ class TensorrtBuilder:
                 where=f"import {package}",
                 hint="sudo apt install python3-libnvinfer, or build with the bundle's build.sh",
             ) from None
-        self.errors: list[str] = []
-        self._logger = _logger(self._trt, self.errors)
+        self._logger, self.errors = _logger(self._trt)
         self._libraries: set[str] = set()
 
     @property
@@ -199,7 +199,11 @@ class TensorrtBuilder:
         return CompileError(f"TensorRT builds no engine: {said}", where="tensorrt")
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
+@functools.cache
+def _logger(trt: Any) -> tuple[Any, list[str]]:
+    """One for the process, as TensorRT keeps the first; and the errors that it was told, the newest last."""
+    errors: list[str] = []
+
     class Logger(trt.ILogger):  # type: ignore[misc]
         """Keeps errors; prints warnings, which end up in the log of the child process."""
 
@@ -209,7 +213,7 @@ def _logger(trt: Any, errors: list[str]) -> Any:
             if severity <= trt.ILogger.Severity.WARNING:
                 print(text.strip(), flush=True)
 
-    return Logger()
+    return Logger(), errors
 
 
 def _network_flags(trt: Any, plan: BuildPlan) -> int:
@@ -315,11 +319,16 @@ def _register(library: Path) -> bool:
     return bool(register(ctypes.c_void_p(registry())) == 0)
 
 
+def _node(error: Any) -> str:
+    """Which node an error of the parser is about: its number in TensorRT 8, operator and name later."""
+    if not hasattr(error, "node_operator"):
+        return f"node {error.node()}"
+    return f"{error.node_operator()} {error.node_name()}".strip() or f"node {error.node()}"
+
+
 def _refused(parser: Any, model: str) -> UnsupportedError:
     found = [parser.get_error(index) for index in range(parser.num_errors)]
-    texts = [
-        f"{getattr(error, 'node_name', lambda: '')() or error.node()}: {error.desc()}" for error in found
-    ]
+    texts = [f"{_node(error)}: {error.desc()}" for error in found]
     return UnsupportedError(
         f"TensorRT's parser does not take the network: {'; '.join(texts[:3]) or 'it does not say why'}",
         where=model,

@@ -18,7 +18,10 @@ from edgekit.errors import UnsupportedError
 from edgekit.spec import Dim, TensorSpec
 
 PACKAGE = next((name for name in ("tensorrt_rtx", "tensorrt") if importlib.util.find_spec(name)), "")
-pytestmark = pytest.mark.skipif(not PACKAGE, reason="no TensorRT: pip install tensorrt-rtx-cu12")
+pytestmark = [
+    pytest.mark.skipif(not PACKAGE, reason="no TensorRT: pip install tensorrt-rtx-cu12"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # the one for RTX keeps no timing cache
+]
 FIXED = TensorSpec("x", "float32", (1, 2, 8, 8), "NCHW")
 
 
