@@ -59,6 +59,16 @@ def target(name: str, jetpack: str | None = None) -> Target:
     return found if jetpack is None else targets.with_jetpack(found, jetpack)
 
 
+def network_option(function: Function) -> Function:
+    """Which of the bundle's networks."""
+    return click.option(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="Of the bundle's networks this one; the first that runs here otherwise.",
+    )(function)
+
+
 def threads_option(function: Function) -> Function:
     """Threads to use."""
     return click.option(
