@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import bundle as bundles
-from edgekit import jetpack, jetson
+from edgekit import errors, jetpack, jetson
 from edgekit import target as targets
 from edgekit.bundle import Manifest
 from edgekit.deploy import payload
 from edgekit.deploy.payload import Kind
 from edgekit.deploy.remote import Address, Remote, check_name
-from edgekit.errors import MismatchError, SessionError, UnavailableError
+from edgekit.errors import EdgekitError, GateError, MismatchError, SessionError, UnavailableError, UsageError
 from edgekit.hosts.compilers import Platform, number
 from edgekit.jetson import Jetson
 
+_RUNTIMES = "runtime"  # as in edgekit/deploy/device.py
 _OLDEST_PYTHON = (3, 10)
 _OLDEST_GLIBC = "2.28"
 # Of these the device says which Jetson it is; see edgekit.jetson, which reads more when it runs there itself.
@@ -32,11 +33,11 @@ _FILES = (
     *("proc/device-tree/compatible", "proc/device-tree/model", "proc/meminfo"),
 )
 _LAUNCHER = """#!{python}
-# Runs edgekit from the folder beside this file.
+# Runs edgekit as it was deployed with the bundle beside this file.
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "runtime" / {runtime!r}))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "runtime" / {runtime!r}))
 from edgekit.cli import main
 
 sys.exit(main())
@@ -121,7 +122,7 @@ def deploy(
         EdgekitError: What finalizing or the test on the device ended with.
     """
     address = Address.of(address) if isinstance(address, str) else address
-    name = check_name(bundle.name)
+    name = _place(bundle)
     manifest = bundles.read(bundle).manifest
     with Remote(address, python, ssh_config, on_bytes) as remote:
         on_step(f"look at {address}")
@@ -131,27 +132,41 @@ def deploy(
         archive = _runtime(manifest, device, wheels)
         on_step("copy")
         sent = _install_runtime(remote, archive)
-        sent += remote.send(f"bundles/{name}", bundle)
+        sent += remote.send(name, bundle)
         launcher = _LAUNCHER.format(python=device.executable, runtime=archive.stem)
-        sent += remote.send("edgekit", launcher.encode(), program=True)
+        sent += remote.send(f"{Path(name).parent}/edgekit", launcher.encode(), program=True)
+        remote.ask("tidy")
         finalized: Mapping[str, Any] = {}
         proof: Mapping[str, Any] = {}
         if any(network.form == "portable" for network in manifest.networks):
             on_step("finalize on the device")
-            finalized = _command(remote, archive.stem, "finalize", f"bundles/{name}", "--json")
+            finalized = _command(remote, archive.stem, "finalize", name, "--json")
         if test:
             on_step("test on the device")
-            proof = _command(remote, archive.stem, "verify", f"bundles/{name}", "--run", "--json")
+            proof = _command(remote, archive.stem, "verify", name, "--run", "--json")
     return Deployment(
         device=device,
-        bundle=f"{device.folder}/bundles/{name}",
-        launcher=f"{device.folder}/edgekit",
+        bundle=f"{device.folder}/{name}",
+        launcher=f"{device.folder}/{Path(name).parent}/edgekit",
         runtime=archive.stem,
         sent_bytes=sent,
         finalized=finalized,
         proof=proof,
         notes=tuple(notes),
     )
+
+
+def _place(bundle: Path) -> str:
+    """Where a bundle goes: lung.ekb into a folder lung, beside what runs it.
+
+    Raises:
+        UsageError: Its name is none for a device.
+    """
+    name = check_name(bundle.name)
+    folder = check_name(bundle.stem)
+    if folder in (name, _RUNTIMES):
+        raise UsageError(f"want a bundle with a name such as lung.ekb, got {name}", where=str(bundle))
+    return f"{folder}/{name}"
 
 
 def probe(remote: Remote) -> Device:
@@ -242,7 +257,9 @@ def _other_tensorrt(manifest: Manifest, board: Jetson) -> list[str]:
     others = [name for name, version in wanted.items() if version.split(".")[:2] != there.split(".")[:2]]
     if not others:
         return []
-    message = f"JetPack {installed[0]} has TensorRT {there}, and {', '.join(others)} is for {wanted[others[0]]}"
+    message = (
+        f"JetPack {installed[0]} has TensorRT {there}, and {', '.join(others)} is for {wanted[others[0]]}"
+    )
     if len(others) == len(manifest.networks):
         raise MismatchError(message, hint=f"compile it again with --jetpack {installed[1].version}")
     return [message]
@@ -257,14 +274,12 @@ def _runtime(manifest: Manifest, device: Device, wheels: Path | None) -> Path:
 
 
 def _install_runtime(remote: Remote, archive: Path) -> int:
-    """Send and unpack a runtime, unless it is there; those before it go, since they are for older bundles."""
-    there = remote.ask("installed")["names"]
-    if archive.stem in there:
+    """Send and unpack a runtime, unless it is there; others make room for it."""
+    if remote.ask("installed", runtime=archive.stem)["installed"]:
         return 0
-    name = f"runtime/{archive.name}"
+    name = f"{_RUNTIMES}/{archive.name}"
     sent = remote.send(name, archive, room=payload.unpacked_bytes(archive))
-    old = [one for one in there if one != archive.stem and not one.endswith(".part")]
-    remote.ask("unpack", name=name, sha256="", remove=old)
+    remote.ask("unpack", name=name, sha256="")
     return sent
 
 
@@ -284,12 +299,16 @@ def _command(remote: Remote, runtime: str, *arguments: str) -> Mapping[str, Any]
     raise _failure(document, f"edgekit {arguments[0]} on {remote.address}", answer["code"])
 
 
-def _failure(document: Mapping[str, Any], where: str, code: int) -> Exception:
+def _failure(document: Mapping[str, Any], where: str, code: int) -> EdgekitError:
     """The error that a command on the device ended with."""
-    from edgekit import errors
-
-    kind = getattr(errors, str(document.get("class", "")), None)
-    if not (isinstance(kind, type) and issubclass(kind, errors.EdgekitError)):
-        return SessionError(f"ended with exit status {code}", where=where)
-    place = f"{where}: {document['where']}" if document.get("where") else where
-    return kind(str(document["error"]), where=place, hint=document.get("hint"))
+    if "proof" in document:
+        proof = document["proof"]
+        failures = "\n".join(proof["accuracy"]["failures"])
+        verdict = f"{proof['network']} does not keep the golden case's limits on the device"
+        return GateError(f"{verdict}\n{failures}", where=where)
+    told = document.get("error", {})
+    kind = getattr(errors, str(told.get("class", "")), None)
+    if not (isinstance(kind, type) and issubclass(kind, EdgekitError)):
+        said = told.get("error", f"it ended with exit status {code}")
+        return SessionError(str(said), where=where)
+    return kind(str(told["error"]), where=f"{where}: {told['where']}", hint=told["hint"])

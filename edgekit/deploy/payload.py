@@ -1,4 +1,4 @@
-"""What a device needs to run a bundle: one archive with edgekit, its compiled kernels and the vendors' wheels.
+"""What a device needs to run a bundle: one archive with edgekit, its compiled kernels and vendors' wheels.
 
 Nothing is installed on the device and nothing comes from the network there: the archive is unpacked into a
 folder, and that is Python's path. The wheels are those of the device's Python and architecture, taken by pip
@@ -68,7 +68,7 @@ class Kind:
 
 
 def wheels_for(backends: Iterable[str], built_with: Mapping[str, str], kind: Kind) -> list[str]:
-    """What pip is asked for: packages of edgekit itself, and those of backends in the versions compiled with."""
+    """What pip is asked for: packages of edgekit itself, and those that the backends compiled with."""
     from edgekit.backends import BACKENDS
 
     names = [*_OWN, *(_OWN_BEFORE_3_11 if kind.python < (3, 11) else ())]
@@ -97,7 +97,7 @@ def make(kind: Kind, wheels: Iterable[str], *, kernels: bool, folder: Path | Non
     if kernels and not extension:
         raise UnavailableError(
             f"the bundle's steps want compiled kernels for {kind}, and {missing}",
-            hint=f"{INCLUDE}=FOLDER of Python.h for {kind.version} (apt-get install python{kind.version}-dev)",
+            hint=f"{INCLUDE}=FOLDER, where Python.h of {kind.version} is; with it {_PYBIND11.install_line}",
         )
     files = dict(_own_files())
     key = hashlib.sha256(json.dumps([__version__, str(kind), wanted, str(folder or "")]).encode())
@@ -131,7 +131,7 @@ def _cache() -> Path:
 
 
 def _own_files() -> Iterator[tuple[str, bytes]]:
-    """edgekit's own Python files, and its targets where an installed package has them."""
+    """Edgekit's own Python files, and its targets where an installed package has them."""
     for path in sorted(PACKAGE.rglob("*")):
         name = path.relative_to(PACKAGE).as_posix()
         left_out = any(name.startswith(f"{one}/") or f"/{one}/" in name for one in _LEFT_OUT)
@@ -179,7 +179,9 @@ def _download(kind: Kind, wheels: list[str], out: Path, folder: Path | None) -> 
         f"--dest={out}",
         *wheels,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "rror" in line or "No module" in line]
         reason = (lines or done.stderr.splitlines() or ["pip failed"])[-1].removeprefix("ERROR: ")
@@ -188,6 +190,12 @@ def _download(kind: Kind, wheels: list[str], out: Path, folder: Path | None) -> 
             where=str(folder) if folder else "pip download",
             hint="--wheels FOLDER takes wheels from a folder: " + " ".join(wheels),
         )
+
+
+def _call(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
 
 
 def _extension(kind: Kind) -> tuple[_Extension | None, str]:
@@ -214,7 +222,13 @@ def _headers(kind: Kind) -> Path | None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             ask = "import sysconfig; print(sysconfig.get_path('include'))"
             command = [f"python{kind.version}", "-c", ask]
-            places.append(Path(subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()))
+            places.append(
+                Path(
+                    subprocess.run(
+                        command, check=False, capture_output=True, text=True, timeout=20
+                    ).stdout.strip()
+                )
+            )
     return next((place for place in places if _version_of(place) == kind.version), None)
 
 
@@ -224,8 +238,14 @@ def _version_of(headers: Path) -> str:
         lines = (headers / "patchlevel.h").read_text().splitlines()
     except (OSError, UnicodeDecodeError):
         return ""
-    found = dict(line.split()[1:3] for line in lines if line.startswith("#define PY_M") and len(line.split()) > 2)
-    return f"{found.get('PY_MAJOR_VERSION')}.{found.get('PY_MINOR_VERSION')}" if (headers / "Python.h").is_file() else ""
+    found = dict(
+        line.split()[1:3] for line in lines if line.startswith("#define PY_M") and len(line.split()) > 2
+    )
+    return (
+        f"{found.get('PY_MAJOR_VERSION')}.{found.get('PY_MINOR_VERSION')}"
+        if (headers / "Python.h").is_file()
+        else ""
+    )
 
 
 @dataclass(frozen=True)
@@ -268,8 +288,10 @@ class _Extension:
 
         def compile_one(source: Path) -> Path:
             out = folder / f"{source.stem}.o"
-            command = [*self.compiler.command, *flags.flags_for(source), *includes, "-fPIC", "-c", str(source)]
-            done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
+            # It hands arrays over; what computes is in the archive.
+            options = ["-O1" if flag == "-O3" else flag for flag in flags.flags_for(source)]
+            command = [*self.compiler.command, *options, *includes, "-fPIC", "-c", str(source)]
+            done = _call([*command, "-o", str(out)])
             if done.returncode:
                 lines = [line for line in done.stderr.splitlines() if "error" in line]
                 raise CompileError(

@@ -1,8 +1,8 @@
 """A device at the other end of ssh: what to type for it, requests to it, files to it.
 
 The system's own ``ssh`` does the talking, so keys, hosts, jump hosts and passwords are its business and its
-configuration's. The command line that the device's shell sees never changes; whatever a user named goes as JSON
-through the pipe.
+configuration's. The command line that the device's shell sees holds nothing but the name of a Python; all
+else that a user named goes through the pipe as JSON.
 """
 
 from __future__ import annotations
@@ -135,10 +135,14 @@ class Remote:
             raise UnavailableError("there is no ssh here", hint="apt-get install openssh-client")
         if not _PYTHON.fullmatch(self.python):
             raise UsageError(
-                f"want a Python interpreter, got {self.python!r}", where="--python", hint="--python python3.10"
+                f"want a Python interpreter, got {self.python!r}",
+                where="--python",
+                hint="--python python3.10",
             )
         # A socket's path has at most 107 bytes, which a user's own temporary folder may exceed.
-        self._folder = tempfile.TemporaryDirectory(prefix="ek-", dir="/tmp" if Path("/tmp").is_dir() else None)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="ek-", dir="/tmp" if Path("/tmp").is_dir() else None
+        )
         return self
 
     def __exit__(
@@ -146,7 +150,8 @@ class Remote:
     ) -> None:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(
-                [*self._ssh(), "-O", "exit", "--", self._host()],
+                check=False,
+                args=[*self._ssh(), "-O", "exit", "--", self._host()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -192,7 +197,11 @@ class Remote:
         return self._answer(text, process.returncode, said)
 
     def _talk(
-        self, process: subprocess.Popen[bytes], first: bytes, content: IO[bytes] | None, head: Mapping[str, Any]
+        self,
+        process: subprocess.Popen[bytes],
+        first: bytes,
+        content: IO[bytes] | None,
+        head: Mapping[str, Any],
     ) -> str:
         assert process.stdin and process.stdout
         there = head.get("there", 0)
@@ -232,13 +241,14 @@ class Remote:
             digest = hashlib.sha256()
             while piece := file.read(_PIECE):
                 digest.update(piece)
-            about = {"name": name, "sha256": digest.hexdigest(), "size": file.tell()}
+            size = file.tell()
+            about: dict[str, Any] = {"name": name, "sha256": digest.hexdigest(), "size": size}
             begun = self.ask("begin", room=room, **about)
             if begun["finished"]:
                 return 0
-            file.seek(begun["there"])
-            self.ask("receive", content=file, there=begun["there"], program=program, **about)
-            return int(about["size"]) - int(begun["there"])
+            there = file.seek(begun["there"])
+            self.ask("receive", content=file, there=there, program=program, **about)
+            return size - there
 
     def _ssh(self) -> list[str]:
         options = {
@@ -281,11 +291,13 @@ class Remote:
                 where="--python",
                 hint="--python PATH names another",
             )
-        raise SessionError(f"{self.python} on {self.address} ended with exit status {code}: {last}", where="device")
+        raise SessionError(
+            f"{self.python} on {self.address} ended with exit status {code}: {last}", where="device"
+        )
 
     def _way_in(self, said: str) -> str:
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
-            return f"the device has another key than last time; if that is right: ssh-keygen -R {self.address.host}"
+            return f"if the device does have a new key: ssh-keygen -R {self.address.host}"
         if "Host key verification failed" in said:
             return f"{self.address.ssh_line}  # once, to compare the device's key and accept it"
         if "Permission denied" in said:
@@ -295,11 +307,15 @@ class Remote:
     def _refusal(self, kind: str, message: str) -> EdgekitError:
         where = f"{self.address}, folder {self.address.folder}"
         if kind == "space":
-            return LimitError(f"no space on the device: {message}", where=where, hint="make room, or name another folder")
+            return LimitError(
+                f"no space on the device: {message}", where=where, hint="make room, or name another folder"
+            )
         if kind == "digest":
             return CorruptError(message, where=where, hint="deploy again")
         if kind == "short":
             return SessionError(
-                f"the connection ended: {message}", where=where, hint="deploy again: it goes on where it ended"
+                f"the connection ended: {message}",
+                where=where,
+                hint="deploy again: it goes on where it ended",
             )
         return SessionError(f"the device refuses: {message}", where=where)
