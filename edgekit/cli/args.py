@@ -37,6 +37,16 @@ def bundle_argument(function: Function) -> Function:
     return click.argument("bundle", type=click.Path(path_type=Path), shell_complete=_complete_files)(function)
 
 
+def network_option(function: Function) -> Function:
+    """Which of the bundle's networks."""
+    return click.option(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="Of the bundle's networks this one; the first that runs here otherwise.",
+    )(function)
+
+
 def jetpack_option(function: Function) -> Function:
     """The JetPack of a Jetson, where it is not the one that the target names; see :func:`target`."""
     return click.option(
@@ -57,16 +67,6 @@ def target(name: str, jetpack: str | None = None) -> Target:
 
     found = targets.find(name)
     return found if jetpack is None else targets.with_jetpack(found, jetpack)
-
-
-def network_option(function: Function) -> Function:
-    """Which of the bundle's networks."""
-    return click.option(
-        "--network",
-        default="",
-        metavar="NAME",
-        help="Of the bundle's networks this one; the first that runs here otherwise.",
-    )(function)
 
 
 def threads_option(function: Function) -> Function:
