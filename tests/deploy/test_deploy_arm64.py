@@ -1,4 +1,4 @@
-"""A bundle by a real ssh onto an emulated arm64 machine: wheels and kernels of that machine, nothing of ours."""
+"""A bundle by a real ssh onto an emulated arm64 machine: its wheels and its kernels, nothing of this one."""
 
 from __future__ import annotations
 
