@@ -33,10 +33,15 @@ from edgekit.target import find
 HERE = "x86-avx2" if platform.machine() == "x86_64" else "raspberry-pi-5"
 
 
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def light(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def light(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """A runtime without wheels: the device's Python is this one, which has them."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setattr(payload, "wheels_for", lambda *arguments: [])
     monkeypatch.setattr(payload, "_download", lambda kind, wheels, out, folder: None)
     monkeypatch.setattr(payload, "_extension", lambda kind: (None, "this is a test"))
