@@ -7,11 +7,14 @@ reads one request, a line of JSON, from its standard input, then a file's conten
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import platform
+import runpy
 import shutil
 import sys
 import zipfile
@@ -148,15 +151,14 @@ def _installed(request: dict[str, Any], stream: IO[bytes]) -> dict[str, Any]:
 def _run(request: dict[str, Any], stream: IO[bytes]) -> dict[str, Any]:
     """Run a command of edgekit from an installed runtime; its output is the answer."""
     sys.path.insert(0, str(_folder(request) / "runtime" / request["runtime"]))
-    from contextlib import redirect_stdout
-    from io import StringIO
-
-    from edgekit.cli import main as command_line
-
+    sys.argv = ["edgekit", *request["arguments"]]
     os.chdir(str(_folder(request)))
-    text = StringIO()
-    with redirect_stdout(text):
-        code = command_line(request["arguments"])
+    text, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(text):
+        try:
+            runpy.run_module("edgekit.cli", run_name="__main__")
+        except SystemExit as done:
+            code = done.code if isinstance(done.code, int) else 1
     return {"code": code, "output": text.getvalue()}
 
 
