@@ -136,11 +136,8 @@ def deploy(
         launcher = _LAUNCHER.format(python=device.executable, runtime=archive.stem)
         sent += remote.send(f"{Path(name).parent}/edgekit", launcher.encode(), program=True)
         remote.ask("tidy")
-        finalized: Mapping[str, Any] = {}
+        finalized = _finalize(remote, archive.stem, name, manifest, notes, on_step)
         proof: Mapping[str, Any] = {}
-        if any(network.form == "portable" for network in manifest.networks):
-            on_step("finalize on the device")
-            finalized = _command(remote, archive.stem, "finalize", name, "--json")
         if test:
             on_step("test on the device")
             proof = _command(remote, archive.stem, "verify", name, "--run", "--json")
@@ -281,6 +278,28 @@ def _install_runtime(remote: Remote, archive: Path) -> int:
     sent = remote.send(name, archive, room=payload.unpacked_bytes(archive))
     remote.ask("unpack", name=name, sha256="")
     return sent
+
+
+def _finalize(
+    remote: Remote,
+    runtime: str,
+    name: str,
+    manifest: Manifest,
+    notes: list[str],
+    on_step: Callable[[str], None],
+) -> Mapping[str, Any]:
+    """Have the device finish what only it can; where it cannot, the bundle's other networks have to do."""
+    portable = [network.name for network in manifest.networks if network.form == "portable"]
+    if not portable:
+        return {}
+    on_step("finalize on the device")
+    try:
+        return _command(remote, runtime, "finalize", name, "--json")
+    except (UnavailableError, MismatchError) as error:
+        if len(portable) == len(manifest.networks):
+            raise
+        notes.append(f"{', '.join(portable)} is not finalized: {error.message}")
+        return {}
 
 
 def _command(remote: Remote, runtime: str, *arguments: str) -> Mapping[str, Any]:

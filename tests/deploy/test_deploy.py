@@ -244,3 +244,37 @@ def test_what_is_refused_before_anything_is_sent(
         with pytest.raises(kind):
             put(tmp_path / name, board)
     assert not (board.home / "edgekit").exists()
+
+
+def test_what_only_the_device_can_finish(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    outcome: list[EdgekitError] = []
+
+    def command(remote: object, runtime: str, *arguments: str) -> dict[str, bool]:
+        asked.append(arguments)
+        if outcome:
+            raise outcome[0]
+        return {"finalized": True}
+
+    def finalize(manifest: bundles.Manifest) -> tuple[object, list[str]]:
+        notes: list[str] = []
+        done = deploy._finalize(None, "r", "lung/lung.ekb", manifest, notes, asked_steps.append)  # type: ignore[arg-type]
+        return done, notes
+
+    def portable(alone: bool) -> bundles.Manifest:
+        manifest = tensorrt_for("jetson", "10.3", alone=alone)
+        networks = (dataclasses.replace(manifest.networks[0], form="portable"), *manifest.networks[1:])
+        return dataclasses.replace(manifest, networks=networks)
+
+    asked_steps: list[str] = []
+    monkeypatch.setattr(deploy, "_command", command)
+    assert finalize(bundle_for(find("jetson")).manifest) == ({}, []) and not asked and not asked_steps
+    assert finalize(portable(True)) == ({"finalized": True}, [])
+    assert asked == [("finalize", "lung/lung.ekb", "--json")] and len(asked_steps) == 1
+    outcome.append(UnavailableError("there is no TensorRT"))
+    assert finalize(portable(False)) == ({}, ["tensorrt is not finalized: there is no TensorRT"])
+    with pytest.raises(UnavailableError):
+        finalize(portable(True))
+    outcome[0] = GateError("the engine's results are others")
+    with pytest.raises(GateError):
+        finalize(portable(False))
