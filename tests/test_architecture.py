@@ -28,8 +28,8 @@ LAYERS = (
     ("steps", "torch", "passes", "backends", "cases"),
     ("manifest", "compare", "gates", "zoo"),
     ("bundle", "engines"),
-    ("runtime", "doctor"),
-    ("profiling", "probe", "report", "finalization"),
+    ("runtime", "doctor", "deploy"),
+    ("profiling", "probe", "report", "proof", "finalization"),
     ("calibration",),
     ("contest", "front", "mixed"),
     ("compression", "slimming"),
@@ -62,7 +62,7 @@ OWNERS = {
     "numba": ("kernels/numba/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "pybind11": (),
+    "pybind11": ("deploy/payload.py",),
 }
 # Of those, the ones that may be imported when their owner is: everything there needs them.
 AT_THE_TOP = {"torch", "safetensors", "click", "numba"}
