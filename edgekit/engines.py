@@ -35,6 +35,7 @@ from edgekit.errors import CorruptError, MismatchError, UnavailableError, UsageE
 from edgekit.reports import AccuracyReport
 
 FORMAT = 1
+TIMING = "timing"  # how the file of a timing cache ends
 _SECRET_BYTES = 32
 _MAX_RECORD_BYTES = 4 << 20
 _MAX_ENGINE_BYTES = 8 << 30
@@ -114,6 +115,7 @@ class EngineRecord:
         format: Version of the record.
         key: What it was built of and for.
         engine_sha256: Of the engine's file.
+        timing_sha256: Of the timing cache that the build left.
         edgekit: Version that built it.
         built_at: When, in UTC.
         build_s: Seconds that it took.
@@ -125,6 +127,7 @@ class EngineRecord:
     format: int
     key: EngineKey
     engine_sha256: str
+    timing_sha256: str
     edgekit: str
     built_at: str
     build_s: float
@@ -245,7 +248,13 @@ def save(bundle: Path, record: EngineRecord, engine: bytes, more: Mapping[str, b
             hint="copy the bundle to a folder of your own",
         ) from None
     os.close(_open_folder(folder, f"rm -r {folder}"))
-    stamped = replace(record, engine_sha256=_sha256(engine), edgekit=__version__, stamp="")
+    stamped = replace(
+        record,
+        engine_sha256=_sha256(engine),
+        timing_sha256=_sha256(more.get(TIMING, b"")),
+        edgekit=__version__,
+        stamp="",
+    )
     stamped = replace(stamped, stamp=_stamp(stamped))
     base = record.key.digest
     (folder / f"{base}.json").unlink(missing_ok=True)  # until the new one is whole, there is none
@@ -255,8 +264,14 @@ def save(bundle: Path, record: EngineRecord, engine: bytes, more: Mapping[str, b
 
 
 def timing_cache(bundle: Path, key: EngineKey) -> bytes:
-    """What an earlier build of this key timed, if that is ours; it says which tactics are taken."""
-    return _read_private(folder_of(bundle), f"{key.digest}.timing", _MAX_ENGINE_BYTES, "") or b""
+    """What an earlier build of this key timed, if that is ours: with it the same tactics are taken again."""
+    try:
+        record = _read_record(folder_of(bundle), f"{key.digest}.json", "")
+        content = _read_private(folder_of(bundle), f"{key.digest}.{TIMING}", _MAX_ENGINE_BYTES, "")
+    except CorruptError:
+        return b""
+    ours = record and content and record.key == key and _sha256(content) == record.timing_sha256
+    return content if content and ours else b""
 
 
 def _others(bundle: Path, key: EngineKey) -> list[EngineRecord]:
@@ -303,11 +318,11 @@ def _read_private(folder: Path, name: str, limit: int, hint: str) -> bytes | Non
     finally:
         os.close(place)
     with os.fdopen(descriptor, "rb") as file:
-        _check_private(folder / name, os.fstat(descriptor), stat.S_ISREG, hint)
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise _not_ours(folder / name, f"it has more than {limit} bytes", hint)
-    return content
+        found = os.fstat(descriptor)
+        _check_private(folder / name, found, stat.S_ISREG, hint)
+        if found.st_size > limit:
+            raise _not_ours(folder / name, f"it has more than {limit} bytes", hint)
+        return file.read(found.st_size)
 
 
 def _open_folder(folder: Path, hint: str) -> int:

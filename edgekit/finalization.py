@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import compare, engines, isolation, runtime, samples, schema
+from edgekit import compare, engines, isolation, jetson, runtime, samples, schema
 from edgekit.backends.base import Artifact, ArtifactInfo
 from edgekit.backends.tensorrt import backend as tensorrt
 from edgekit.backends.tensorrt import builder as builders
@@ -125,16 +125,18 @@ def finalize(
             return Finalized(engines.engine_file(path, key), artifact.info.name, present, built=False)
     tensorrt.plugin_file(artifact)  # refuses a missing one before the work
     limits = Limits(time_limit_s, memory_limit_bytes)
+    timing = engines.timing_cache(path, key) if reproduce == 1 else b""
     builds = []
     for number in range(reproduce):
         on_event(f"build {number + 1} of {reproduce}" if reproduce > 1 else "build the engine")
-        builds.append(_build(content, artifact, limits, on_event))
+        builds.append(_build(content, artifact, timing, limits, on_event))
     first = builds[0]
     accuracy = _verify(content, first.results, notes)
     record = EngineRecord(
         format=engines.FORMAT,
         key=key,
         engine_sha256="",
+        timing_sha256="",
         edgekit="",
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         build_s=first.build_s,
@@ -142,7 +144,7 @@ def finalize(
         spread=_spread(builds) if reproduce > 1 else None,
     )
     on_event(f"write {engines.engine_file(path, key)}")
-    more = {"layers": first.layers.encode(), "timing": first.timing_cache}
+    more = {"layers": first.layers.encode(), engines.TIMING: first.timing_cache}
     if plugins is not None:
         more[library.FILE] = artifact.files[library.FILE]
     record = engines.save(path, record, first.engine, more)
@@ -216,12 +218,14 @@ def _look(artifact: Artifact) -> tuple[EngineKey, Device]:
 
 
 def _check_memory(artifact: Artifact, device: Device) -> None:
-    plan = tensorrt.plan_of(artifact)
+    plan, board = tensorrt.plan_of(artifact), jetson.detect()
     wanted = plan.workspace_bytes + _COPIES * len(artifact.files[plan.model])
-    if device.free_bytes < wanted:
+    # CUDA counts the system's file cache as taken, which a Jetson's GPU can have.
+    free_bytes = max(device.free_bytes, (board and board.free_memory_bytes) or 0)
+    if free_bytes < wanted:
         raise LimitError(
             f"too little memory to build the engine: want {wanted >> 20} MiB free, "
-            f"got {device.free_bytes >> 20} of {device.memory_bytes >> 20} MiB",
+            f"got {free_bytes >> 20} of {device.memory_bytes >> 20} MiB",
             where=device.name,
             hint="close other programs and the desktop: sudo systemctl isolate multi-user.target",
         )
@@ -240,7 +244,7 @@ def _present(path: Path, key: EngineKey, notes: list[str]) -> EngineRecord | Non
     return None
 
 
-def _build(content: Bundle, artifact: Artifact, limits: Limits, on_event: Observer) -> _Build:
+def _build(content: Bundle, artifact: Artifact, timing: bytes, limits: Limits, on_event: Observer) -> _Build:
     """Build and run once in a child process; the results of the whole bundle."""
     golden, manifest = content.golden, content.manifest
     given = golden.inputs if golden else samples.generate_inputs(manifest.inputs)
@@ -250,7 +254,7 @@ def _build(content: Bundle, artifact: Artifact, limits: Limits, on_event: Observ
         "edgekit.finalization:_build_job",
         {"builder": builders.BUILDER, "info": schema.encode(info)},
         arrays={spec.name: tensors[spec.name] for spec in info.inputs},
-        files=artifact.files,
+        files={**artifact.files, engines.TIMING: timing},
         limits=limits,
         what="building the engine",
         error=CompileError,
@@ -259,7 +263,7 @@ def _build(content: Bundle, artifact: Artifact, limits: Limits, on_event: Observ
     made = runtime.run_steps(manifest.after, {**tensors, **outcome.arrays})
     return _Build(
         engine=outcome.files["engine"],
-        timing_cache=outcome.files["timing"],
+        timing_cache=outcome.files[engines.TIMING],
         layers=outcome.files["layers"].decode(),
         results={spec.name: made[spec.name] for spec in manifest.results},
         build_s=outcome.value["build_s"],
@@ -357,12 +361,12 @@ def _build_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
 
     builder: builders.Builder = resolve(request.arguments["builder"])()
     info = schema.decode(ArtifactInfo, request.arguments["info"], error=CorruptError, where="artifact")
-    files = {name: path.read_bytes() for name, path in request.files.items()}
-    artifact = Artifact(info, files)
+    artifact = Artifact(info, {name: request.files[name].read_bytes() for name in info.files})
     began = time.perf_counter()
     built = tensorrt.build_here(
         builder,
         artifact,
+        timing_cache=request.files[engines.TIMING].read_bytes(),
         report=lambda phase, done, total: request.report({"phase": phase, "done": done, "total": total}),
     )
     build_s = time.perf_counter() - began
@@ -373,7 +377,7 @@ def _build_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
     session.close()
     for name, content in (
         ("engine", built.engine),
-        ("timing", built.timing_cache),
+        (engines.TIMING, built.timing_cache),
         ("layers", layers.encode()),
     ):
         (request.out / name).write_bytes(content)

@@ -24,6 +24,7 @@ from edgekit.backends.base import Artifact, ArtifactInfo
 from edgekit.backends.tensorrt import builder as builders
 from edgekit.backends.tensorrt import plan as plans
 from edgekit.bundle import Bundle, read, write
+from edgekit.cli import main
 from edgekit.errors import (
     CompileError,
     CorruptError,
@@ -154,6 +155,10 @@ def test_nothing_is_built_twice_unless_asked(finished):
     again = finalize(finished)
     assert not again.built and again.record.accuracy
     assert finalize(finished, force=True).built
+    (timed,) = engines.folder_of(finished).glob("*.timing")
+    assert timed.read_bytes() == b"timed timed "  # the same tactics are taken again
+    timed.write_bytes(b"another's ")
+    assert finalize(finished, force=True).built and timed.read_bytes() == b"timed "
 
 
 def test_before_that_the_network_is_passed_over_with_what_to_type(bundle, bench):
@@ -414,3 +419,20 @@ def test_tactics_are_read_out_of_what_the_inspector_tells():
     assert finalization.tactics_of(layers) == {"a": "t", "b": "Shuffle"}
     assert finalization.tactics_of('{"Layers": ["a", "b"]}') == {"a": "", "b": ""}
     assert finalization.tactics_of("") == {}
+
+
+def test_the_command_says_what_was_done(finished, capsys):
+    assert main(["finalize", str(finished), "--reproduce", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "10.3.0" in printed.out and "golden case: within its limits" in printed.out
+    assert "2 builds: 1 different files, other tactics in up to 0 of 1 layers" in printed.out
+    assert "build 2 of 2" in printed.err
+    assert main(["finalize", str(finished), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert not told["built"] and told["record"]["key"]["gpu"] == "Orin" and told["network"] == "tensorrt"
+
+
+def test_the_command_ends_with_the_errors_exit_code(bundle, bench, capsys):
+    bench.set(tensorrt="8.5.2")
+    assert main(["finalize", str(bundle)]) == 4
+    assert capsys.readouterr().err.splitlines()[-1].strip().startswith("hint: ")
