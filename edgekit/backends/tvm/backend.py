@@ -139,7 +139,10 @@ class Tvm(Backend):
             else:
                 from edgekit.backends.tvm.compiler import export
 
-                export(network, out / _FILE, info.options, host, processor)
+                options = dict(info.options)
+                if target.arch != platform.machine():
+                    options["mtriple"] = options["mtriple"] or f"{target.arch}-linux-gnu"
+                export(network, out / _FILE, options, host, processor)
 
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         import tvm
