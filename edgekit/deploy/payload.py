@@ -287,8 +287,9 @@ class _Extension:
         import pybind11
 
         archive = build.kernel_objects(self.kind.platform)
-        _configuration(self.kind, self.headers, folder)
-        includes = [f"-I{folder}", f"-isystem{self.headers}", f"-isystem{pybind11.get_include()}"]
+        includes = [f"-isystem{self.headers}", f"-isystem{pybind11.get_include()}"]
+        if _configuration(self.kind, self.headers, folder):
+            includes.insert(0, f"-I{folder}")
 
         def compile_one(source: Path) -> Path:
             out = folder / f"{source.stem}.o"
@@ -310,8 +311,8 @@ class _Extension:
         return out.read_bytes()
 
 
-def _configuration(kind: Kind, headers: Path, folder: Path) -> None:
-    """Debian's pyconfig.h includes that of the architecture, which for another one is not here.
+def _configuration(kind: Kind, headers: Path, folder: Path) -> bool:
+    """Write into a folder what Debian's pyconfig.h includes, where it does: that of the architecture.
 
     Those of two 64-bit Linux systems agree in all that an extension sees, so this one's is lent.
     """
@@ -320,3 +321,5 @@ def _configuration(kind: Kind, headers: Path, folder: Path) -> None:
     if mine.is_file() and not kind.platform.is_here and headers.is_relative_to("/usr/include"):
         wanted.parent.mkdir(parents=True)
         wanted.write_bytes(mine.read_bytes())
+        return True
+    return False
