@@ -21,15 +21,15 @@ CSRC = ROOT.parent / "csrc"
 LAYERS = (
     ("_version", "errors"),
     ("registry", "spec", "jetpack"),
-    ("schema", "atomic", "machine", "archive"),
+    ("schema", "atomic", "machine", "archive", "jetson"),
     ("isolation", "reports", "samples", "target", "cuts", "recovery"),
     ("kernels", "volumes", "hosts", "golden"),
     ("graph", "metrics", "dataset"),
     ("steps", "torch", "passes", "backends", "cases"),
     ("manifest", "compare", "gates", "zoo"),
     ("bundle",),
-    ("runtime", "doctor"),
-    ("profiling", "probe", "report"),
+    ("runtime", "doctor", "deploy"),
+    ("profiling", "probe", "report", "proof"),
     ("calibration",),
     ("contest", "front", "mixed"),
     ("compression", "slimming"),
@@ -61,7 +61,7 @@ OWNERS = {
     "numba": ("kernels/numba/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "pybind11": (),
+    "pybind11": ("deploy/payload.py",),
 }
 # Of those, the ones that may be imported when their owner is: everything there needs them.
 AT_THE_TOP = {"torch", "safetensors", "click", "numba"}
