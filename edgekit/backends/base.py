@@ -319,7 +319,7 @@ class Backend(abc.ABC):
             Build(
                 f"{self.name}-{device}" if len(devices) > 1 else self.name,
                 self.name,
-                replace(target, device=device),
+                target if device == target.device else _processor_of(target),
             )
             for device in devices
         )
@@ -327,6 +327,10 @@ class Backend(abc.ABC):
     def foreign(self, target: Target) -> str:
         """Why what it compiles for a target cannot be run on this machine; empty where it can."""
         return ""
+
+    def graph_precision(self, precision: str, build: Build) -> str:
+        """The precision of the graph that it takes, where a user asks for one."""
+        return precision
 
     def require_here(self, target: Target) -> None:
         """Refuse a target whose networks cannot be run on this machine, for those who have to run them.
@@ -676,6 +680,20 @@ def translated(error: type[EdgekitError], what: str, hint: str | None = None) ->
         if isinstance(unknown, OSError) and unknown.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LimitError(f"{what}: {unknown.strerror}") from None
         raise error(f"{what}: {essential(unknown)}", hint=hint) from unknown
+
+
+def _processor_of(target: Target) -> Target:
+    """The device without its graphics processor."""
+    return replace(
+        target,
+        device="cpu",
+        compute_capability="",
+        gpu=None,
+        dla=None,
+        power_modes=(),
+        peak_ops_per_s={},
+        unverified=(),
+    )
 
 
 def _check_sample(inputs: tuple[TensorSpec, ...], sample: Mapping[str, Array]) -> dict[str, Array]:
