@@ -9,11 +9,11 @@ import functools
 import os
 import sys
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekit import schema
+from edgekit import jetpack, schema
 from edgekit.errors import TargetError, did_you_mean
 
 if sys.version_info >= (3, 11):
@@ -90,10 +90,12 @@ class PowerMode:
     """One power mode, by name, since its number differs between releases; ``None`` where no figure is known.
 
     Attributes:
-        name: As the vendor's tool prints it.
+        name: As the vendor's tool prints it, without ``MODE_``.
         watts: Budget of the module.
         multiprocessors: Active ones: a mode may switch some off.
         gpu_clock_hz: Highest clock of the graphics processor.
+        memory_clock_hz: Highest clock of the memory (EMC), which moves data twice in each.
+        dla_clock_hz: Highest clock of the accelerators.
         bandwidth_bytes_per_s: Peak of the memory.
         int8_ops_per_s: Dense peak of the graphics processor.
         dla_int8_ops_per_s: Dense peak of all accelerators.
@@ -103,6 +105,8 @@ class PowerMode:
     watts: float | None = None
     multiprocessors: int | None = None
     gpu_clock_hz: float | None = None
+    memory_clock_hz: float | None = None
+    dla_clock_hz: float | None = None
     bandwidth_bytes_per_s: float | None = None
     int8_ops_per_s: float | None = None
     dla_int8_ops_per_s: float | None = None
@@ -131,7 +135,10 @@ class Target:
         peak_ops_per_s: Dense peak of each precision, of the GPU where there is one; a multiply-add is two.
         advertised_ops_per_s: The vendor's headline figure, which counts sparsity and every engine.
         power_w: Smallest and largest power budget in watts.
-        software: Versions that belong to the device: jetpack, tensorrt, cuda, glibc, python.
+        modules: Numbers of the modules that are such a device, as a device tree has them: ``"p3767-0003"``.
+        jetpacks: Versions of JetPack that it runs, the oldest first.
+        software: Versions that belong to the device: jetpack, l4t, tensorrt, cuda, cudnn, ubuntu, glibc,
+            python. A file that names a JetPack need not name the others: :mod:`edgekit.jetpack` does.
         power_modes: Power modes, the smallest budget first.
         options: Options for each backend.
         unverified: Keys, dotted, whose figures come from no primary source and no measurement of ours.
@@ -156,6 +163,8 @@ class Target:
     peak_ops_per_s: dict[Precision, float] = field(default_factory=dict)
     advertised_ops_per_s: float | None = None
     power_w: tuple[float, float] | None = None
+    modules: tuple[str, ...] = ()
+    jetpacks: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
     power_modes: tuple[PowerMode, ...] = ()
     options: dict[str, dict[str, int | float | str | bool]] = field(default_factory=dict)
@@ -175,6 +184,7 @@ class Target:
             )
         if not self.backends:
             raise TargetError("backends wants at least one name")
+        self._check_jetpacks()
         precisions = typing.get_args(Precision)
         for key in self.peak_ops_per_s:
             if key not in precisions:
@@ -183,6 +193,13 @@ class Target:
         for doubted in self.unverified:
             if not _has(plain, doubted):
                 raise TargetError(f"unverified names {doubted!r}, which the target does not state")
+
+    def _check_jetpacks(self) -> None:
+        for version in self.jetpacks:
+            if version not in jetpack.JETPACKS:
+                raise TargetError(f"jetpacks names {version!r}: want some of {', '.join(jetpack.JETPACKS)}")
+        if bool(self.jetpacks) != ("jetpack" in self.software):
+            raise TargetError("jetpacks and software.jetpack belong together: one device has both or neither")
 
     def is_unverified(self, key: str) -> bool:
         """Whether the figure of this dotted key, or the table that it stands in, is unverified."""
@@ -211,6 +228,10 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "targets"
 
 
+def _stem(path: Path) -> str:
+    return path.stem
+
+
 @functools.cache
 def known() -> dict[str, Target]:
     """All known targets by name, sorted.
@@ -218,7 +239,7 @@ def known() -> dict[str, Target]:
     Raises:
         TargetError: A file is malformed, or two targets share a name or an alias.
     """
-    targets = {path.stem: read(path) for path in sorted(folder().glob("*.toml"))}
+    targets = {path.stem: read(path) for path in sorted(folder().glob("*.toml"), key=_stem)}
     owner: dict[str, str] = {}
     for target in targets.values():
         for name in (target.name, *target.aliases):
@@ -249,6 +270,42 @@ def find(name: str) -> Target:
     )
 
 
+def with_jetpack(device: Target, version: str) -> Target:
+    """The device with another JetPack: its software is that JetPack's.
+
+    Args:
+        device: A target.
+        version: Such as ``"6.2"``, or one of its releases, ``"6.2.1"``.
+
+    Raises:
+        TargetError: There is no such JetPack, or the device has none or not this one.
+    """
+    if not device.jetpacks:
+        raise TargetError(
+            f"{device.title} has no JetPack",
+            where="--jetpack",
+            hint="leave --jetpack out, or name a Jetson: edgekit targets lists them",
+        )
+    wanted = jetpack.find(version)
+    if wanted.version not in device.jetpacks:
+        raise TargetError(
+            f"{device.title} does not run JetPack {version}: want {', '.join(device.jetpacks)}",
+            where="--jetpack",
+            hint=_other_way(device, wanted.version),
+        )
+    others = tuple(key for key in device.unverified if not key.startswith("software"))
+    doubted = tuple(f"software.{name}" for name in wanted.unverified if name in wanted.software)
+    return replace(device, software=wanted.software, unverified=(*others, *doubted))
+
+
+def _other_way(device: Target, version: str) -> str:
+    """What to type instead: another target of the same module, where that runs it, else another JetPack."""
+    for other in known().values():
+        if version in other.jetpacks and set(other.modules) & set(device.modules):
+            return f"--target {other.name} --jetpack {version}"
+    return f"--jetpack {device.jetpacks[-1]}"
+
+
 def read(path: Path) -> Target:
     """Read and check one file.
 
@@ -273,4 +330,9 @@ def read(path: Path) -> Target:
     target = schema.decode(Target, data, error=TargetError, where=str(path))
     if target.name != path.stem:
         raise TargetError(f"the file's name wants to be {target.name}.toml, got {path.name}", where=str(path))
-    return target
+    if list(target.software) != ["jetpack"]:
+        return target
+    try:
+        return with_jetpack(target, target.software["jetpack"])
+    except TargetError as error:
+        raise TargetError(error.message, where=f"{path}: software.jetpack") from None

@@ -20,7 +20,7 @@ CSRC = ROOT.parent / "csrc"
 # folder may import each other. A new module that is not here fails the test.
 LAYERS = (
     ("_version", "errors"),
-    ("registry", "spec"),
+    ("registry", "spec", "jetpack"),
     ("schema", "atomic", "machine", "archive"),
     ("isolation", "reports", "samples", "target", "cuts", "recovery"),
     ("kernels", "volumes", "hosts"),
