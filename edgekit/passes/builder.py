@@ -101,7 +101,7 @@ def annotate(graph: Graph, model: ir.Model) -> None:
 
 
 def constant(node: ir.Node, index: int) -> Array | None:
-    """Numbers of an input of a node that is a weight or a Constant; ``None`` where it is computed or missing."""
+    """Numbers of an input of a node that is a weight or a Constant; ``None`` for any other one."""
     import onnx_ir as ir
 
     value = node.inputs[index] if index < len(node.inputs) else None

@@ -14,6 +14,8 @@ from edgekit.hosts.tensorrt_parser import Version
 from edgekit.passes import resizing
 from edgekit.passes.base import Pass, PassResult
 from edgekit.passes.builder import Builder, annotate, attribute, constant, static_shape
+from edgekit.passes.lowering import newest_for
+from edgekit.spec import Array
 from edgekit.target import Target
 
 if TYPE_CHECKING:
@@ -23,16 +25,18 @@ if TYPE_CHECKING:
 Writer = Callable[[Builder], bool]
 
 _NARROW = ("FLOAT16", "BFLOAT16")
-# The first parser that knows GroupNormalization with scales for channels; the one before is refused on loading.
+# The first parser that knows GroupNormalization with scales for channels; the one before is refused on
+# loading.
 _SCALES_OF_CHANNELS = (10, 9)
+_SCALES_OF_CHANNELS_OPSET = 21
 _FREE_INSTANCE_NORM = (8, 6)
 
 
 class DecomposePass(Pass):
     """Normalizations, activations, grids and resizing that the target's version of TensorRT does not import.
 
-    A target without TensorRT keeps them all. Numbers change by rounding only: float16 is normalized in float32,
-    as ONNX has it.
+    A target without TensorRT keeps them all. Numbers change by rounding only: float16 is normalized in
+    float32, as ONNX has it.
     """
 
     name = "decompose"
@@ -45,10 +49,10 @@ class DecomposePass(Pass):
             return PassResult(graph, False)
         model = graph.edit()
         annotate(graph, model)
-        own = model.opset_imports.get("", 0)
+        own, newest = model.opset_imports.get("", 0), newest_for(graph, version)
         written = []
         for node in list(model.graph.all_nodes()):
-            if not node.domain and node.op_type in WRITERS and _needed(node, version):
+            if not node.domain and node.op_type in WRITERS and _needed(node, version, min(own, newest)):
                 name = f"{node.op_type} {node.name}"
                 if WRITERS[node.op_type](Builder(model.graph, node, own)):
                     written.append(name)
@@ -69,18 +73,21 @@ class DecomposePass(Pass):
         return None if names == wanted else f"inputs and outputs were {wanted}, are {names}"
 
 
-def _needed(node: ir.Node, version: Version) -> bool:
-    """Whether the version does not take the node as it stands."""
+def _needed(node: ir.Node, version: Version, newest: int) -> bool:
+    """Whether the version does not take the node as it stands, or the operator set it takes lacks it."""
+    from onnx import defs
+
     if node.op_type == "InstanceNormalization":
-        odd = node.inputs[0] is None or node.inputs[0].shape is None or not 3 <= len(node.inputs[0].shape) <= 5
+        odd = not 3 <= (_rank(node) or 0) <= 5
         computed = constant(node, 1) is None or constant(node, 2) is None
         return version < _FREE_INSTANCE_NORM and (odd or computed)
-    if not tensorrt_parser.imports(node.op_type, version):
+    first = min(s.since_version for s in defs.get_all_schemas_with_history() if s.name == node.op_type)
+    if not tensorrt_parser.imports(node.op_type, version) or newest < first:
         return True
     if node.op_type == "LayerNormalization":
         return any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     if node.op_type == "GroupNormalization":
-        return version < _SCALES_OF_CHANNELS
+        return version < _SCALES_OF_CHANNELS or newest < _SCALES_OF_CHANNELS_OPSET
     return node.op_type == "Resize" and resizing.is_beyond_tensorrt(node)
 
 
@@ -95,12 +102,11 @@ def _widened(make: Builder) -> tuple[ir.Value, ir.DataType | None]:
 
     image = make.node.inputs[0]
     assert image is not None
-    kind = image.dtype
-    if kind is None or kind.name not in _NARROW:
+    if image.dtype is None or image.dtype.name not in _NARROW:
         return image, None
     wide = make.add("Cast", image, to=int(ir.DataType.FLOAT))
     wide.dtype = ir.DataType.FLOAT
-    return wide, kind
+    return wide, image.dtype
 
 
 def _narrowed(make: Builder, value: ir.Value, kind: ir.DataType | None) -> ir.Value:
@@ -171,7 +177,7 @@ def _group_normalization(make: Builder) -> bool:
     groups = attribute(make.node, "num_groups", 1)
     image, kind = _widened(make)
     parts = make.add("Reshape", image, np.asarray([0, groups, -1], np.int64))
-    parts.dtype = image.dtype
+    parts.type = image.type
     result, _, _ = _normalized(make, parts, [2])
     result = _narrowed(make, result, kind)
     shape = static_shape(make.node.inputs[0])
@@ -216,6 +222,13 @@ def _cast_like(make: Builder) -> bool:
     return True
 
 
+def _coordinates(length: int, corners: bool) -> Array:
+    """From -1 to 1: at the corners' centres, or at their edges."""
+    if not corners:
+        return (2 * np.arange(length) + 1) / length - 1
+    return np.linspace(-1, 1, length) if length > 1 else np.zeros(1)
+
+
 def _affine_grid(make: Builder) -> bool:
     """Coordinates times each affine map: the coordinates of a fixed size are a constant."""
     size, theta = constant(make.node, 1), make.node.inputs[0]
@@ -223,14 +236,13 @@ def _affine_grid(make: Builder) -> bool:
         return False
     lengths = [int(length) for length in size[2:]]
     corners = attribute(make.node, "align_corners", 0)
-    axes = [
-        np.linspace(-1, 1, n) if corners and n > 1 else (2 * np.arange(n) + 1) / n - 1 if not corners else np.zeros(n)
-        for n in lengths
-    ]
+    axes = [_coordinates(length, bool(corners)) for length in lengths]
     # Components are (x, y, z), the other way round than axes, and a 1 for the offset.
     points = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones(lengths)], -1)
     points = points.reshape(-1, len(lengths) + 1).astype(np.float32)
-    grid = make.add("MatMul", points.astype(make.scalar(0, theta).dtype), make.add("Transpose", theta, perm=[0, 2, 1]))
+    grid = make.add(
+        "MatMul", points.astype(make.scalar(0, theta).dtype), make.add("Transpose", theta, perm=[0, 2, 1])
+    )
     shape = np.asarray([-1, *lengths, len(lengths)], np.int64)
     make.replace(make.add("Reshape", grid, shape))
     return True

@@ -28,11 +28,11 @@ _CHANGED = {"GroupNormalization"}
 
 
 class LowerOpsetPass(Pass):
-    """The newest operator set that the target's TensorRT understands; a target without TensorRT keeps its own.
+    """The newest operator set that the target's TensorRT understands; others keep their own.
 
-    A parser before 11.2 takes GridSample of operator set 20 and samples the nearest pixel whatever it says, so
-    that a network with one goes to set 19. Where an operator cannot be said in the older set, the network stays
-    as it is, and the note names it.
+    A parser before 11.2 takes GridSample of operator set 20 and samples the nearest pixel whatever it says,
+    so that a network with one goes to set 19. Where an operator cannot be said in the older set, the network
+    stays as it is, and the note names it.
     """
 
     name = "lower_opset"
@@ -42,12 +42,16 @@ class LowerOpsetPass(Pass):
 
         version = tensorrt_parser.version_for(target)
         own = graph.model.opset_imports.get("", 0)
-        newest = own if version is None else _newest(graph, version)
+        newest = own if version is None else newest_for(graph, version)
         if own <= newest or graph.model.functions:
             return PassResult(graph, False)
         model = graph.edit()
         annotate(graph, model)
-        lost = [node for node in model.graph.all_nodes() if not node.domain and not _lower(model, node, own, newest)]
+        lost = [
+            node
+            for node in model.graph.all_nodes()
+            if not node.domain and not _lower(model, node, own, newest)
+        ]
         if lost:
             names = ", ".join(f"{node.op_type} {node.name}" for node in lost[:5])
             note = f"operator set {own} stays, since {newest} cannot say: {names}"
@@ -64,7 +68,8 @@ class LowerOpsetPass(Pass):
         return None if names == wanted else f"outputs were {wanted}, are {names}"
 
 
-def _newest(graph: Graph, version: Version) -> int:
+def newest_for(graph: Graph, version: Version) -> int:
+    """The newest operator set in which a version's parser reads a network as it is meant."""
     newest = tensorrt_parser.operator_sets(version).newest
     if version >= _KNOWS_NEW_MODES:
         return newest

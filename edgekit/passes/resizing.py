@@ -1,4 +1,4 @@
-"""Resizing as a product with a matrix along each axis: any interpolation, in operators that every runtime has."""
+"""Resizing as a product with a matrix along each axis, in operators that every runtime has."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def write(make: Builder) -> bool:
     node = make.node
     before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     coordinates = attribute(node, "coordinate_transformation_mode", "half_pixel")
-    whole = attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch" or coordinates == "tf_crop_and_resize"
+    whole = (
+        attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch"
+        or coordinates == "tf_crop_and_resize"
+    )
     if before is None or after is None or whole:
         return False
     scales = _scales(node, len(before))

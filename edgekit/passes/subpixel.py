@@ -23,9 +23,9 @@ class SubpixelPass(Pass):
 
     Voxel ``s n + r`` of the result is made of a few voxels around ``n`` with the weights of phase ``r``: one
     convolution makes all phases as channels. Where the window is as long as the stride, as in most decoders,
-    that is a convolution of 1 with the very same products; a longer one is padded with zeros. Results differ by
-    rounding. For networks that are quantized afterwards: TensorRT computes a transposed convolution of a volume
-    in float16 where its neighbours are in int8, and the accelerator takes none with padding.
+    that is a convolution of 1 with the very same products; a longer one is padded with zeros. Results differ
+    by rounding. For networks that are quantized afterwards: TensorRT computes a transposed convolution of a
+    volume in float16 where its neighbours are in int8, and the accelerator takes none with padding.
     """
 
     name = "subpixel"
@@ -55,7 +55,7 @@ class SubpixelPass(Pass):
 
 @dataclass(frozen=True)
 class _Geometry:
-    """Weights [C, K, …], stride, padding before, and lengths of the image and of the result, along each axis."""
+    """Weights [C, K, …]; strides, padding before, lengths of image and result along each axis."""
 
     weights: Array
     strides: tuple[int, ...]
@@ -110,10 +110,10 @@ def _phases(found: _Geometry) -> tuple[Array, list[tuple[int, int]]]:
             if any(shift % s for shift, s in zip(shifted, found.strides, strict=True)):
                 continue
             place = tuple(
-                shift // s - first
-                for shift, s, (first, _) in zip(shifted, found.strides, reach, strict=True)
+                shift // s - first for shift, s, (first, _) in zip(shifted, found.strides, reach, strict=True)
             )
-            made[(*phase, slice(None), slice(None), *place)] = found.weights[(slice(None), slice(None), *at)].T
+            taken, put = (slice(None), slice(None), *at), (*phase, slice(None), slice(None), *place)
+            made[put] = found.weights[taken].T
     return made.reshape(-1, channels, *sizes), reach
 
 
@@ -125,9 +125,7 @@ def _write(make: Builder, found: _Geometry) -> None:
     inputs = [node.inputs[0], weights, *([np.tile(bias, parts)] if bias is not None else [])]
     counts = [new // stride for new, stride in zip(found.new, found.strides, strict=True)]
     before = [-first for first, _ in reach]
-    after = [
-        count - old + last for count, old, (_, last) in zip(counts, found.old, reach, strict=True)
-    ]
+    after = [count - old + last for count, old, (_, last) in zip(counts, found.old, reach, strict=True)]
     pads = [*before, *after]
     if min(pads) < 0:  # the result leaves out voxels at an end
         cut = [max(0, -pad) for pad in pads]

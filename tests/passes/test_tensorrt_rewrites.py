@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from edgekit import target as targets
 from edgekit.backends.tensorrt import rules
 from edgekit.graph.graph import Graph
-from edgekit.graph.load import load
+from edgekit.graph.load import build_graph, check_file
 from edgekit.hosts import tensorrt_parser
 from edgekit.passes import PASSES, default_passes
 from edgekit.passes.base import PassResult
@@ -42,7 +42,7 @@ def graph_of(text: str, folder: Path, opset: int, **shapes: str) -> Graph:
     del model.graph.value_info[:]
     path = folder / "m.onnx"
     onnx.save(model, path)
-    return load(path, shapes=shapes).graph
+    return build_graph(model, check_file(path, shapes or None)[1], "test")
 
 
 def feeds_of(graph: Graph) -> dict[str, Array]:
@@ -85,12 +85,14 @@ DECOMPOSED: dict[str, tuple[str, int, str, str, float]] = {
         "LayerNormalization", 1e-5,
     ),
     "LayerNormalization along three axes, without bias": (
-        "8.5", 17, f"{IMAGE} <float[4, 5, 6] w> {{ y = LayerNormalization <axis = 1, epsilon = 0.01> (x, w) }}",
+        "8.5", 17, f"{IMAGE} <float[4, 5, 6] w> {{ y = LayerNormalization <axis = 1, epsilon = 0.01> "
+                   f"(x, w) }}",
         "LayerNormalization", 1e-5,
     ),
     "LayerNormalization with all outputs": (
         "10.3", 17,
-        "(float[1, 4, 6] x) => (float[1, 4, 6] y, float[1, 4, 1] m, float[1, 4, 1] s) <float[6] w, float[6] b> "
+        "(float[1, 4, 6] x) => (float[1, 4, 6] y, float[1, 4, 1] m, float[1, 4, 1] s) <float[6] w, "
+        "float[6] b> "
         "{ y, m, s = LayerNormalization (x, w, b) }",
         "LayerNormalization", 1e-5,
     ),
@@ -208,7 +210,8 @@ def test_an_unknown_length_is_read_while_running(tmp_path: Path) -> None:
 # Name: version, the operator set before and after, model.
 LOWERED: dict[str, tuple[str, int, int, str]] = {
     "axes of a reduction": (
-        "8.5", 18, 17, "(float[2, 4, 6] x) => (float[2, 1, 6] y) <int64[1] a = {1}> { y = ReduceMean (x, a) }",
+        "8.5", 18, 17, "(float[2, 4, 6] x) => (float[2, 1, 6] y) <int64[1] a = {1}> { y = ReduceMean "
+                       "(x, a) }",
     ),
     "all axes of a reduction": ("8.5", 20, 17, "(float[2, 4] x) => (float[1, 1] y) { y = ReduceMax (x) }"),
     "parts that are not equal": (
@@ -231,7 +234,8 @@ LOWERED: dict[str, tuple[str, int, int, str]] = {
         '{ y = GridSample <mode = "linear"> (x, g) }',
     ),
     "the default mode of GridSample": (
-        "8.6", 22, 17, "(float[1, 2, 4, 5] x, float[1, 3, 3, 2] g) => (float[1, 2, 3, 3] y) { y = GridSample (x, g) }",
+        "8.6", 22, 17, "(float[1, 2, 4, 5] x, float[1, 3, 3, 2] g) => (float[1, 2, 3, 3] y) { y = "
+                       "GridSample (x, g) }",
     ),
     "a cubic GridSample": (
         "11.1", 22, 19,
@@ -275,9 +279,13 @@ def test_lowered(name: str, tmp_path: Path) -> None:
             '{ y = ScatterND <reduction = "max"> (x, i, u) }',
             "ScatterND",
         ),
-        ("(float[1, 4] x) => (float[1, 4] y) { y = ReduceMean <noop_with_empty_axes = 1> (x) }", "ReduceMean"),
         (
-            "(float[1, 2] x) => (float[1, 2] y) { a = Cast <to = 16> (x)  b = HardSwish (a)  y = Cast <to = 1> (b) }",
+            "(float[1, 4] x) => (float[1, 4] y) { y = ReduceMean <noop_with_empty_axes = 1> (x) }",
+            "ReduceMean",
+        ),
+        (
+            "(float[1, 2] x) => (float[1, 2] y) { a = Cast <to = 16> (x)  b = HardSwish (a)  y = Cast "
+            "<to = 1> (b) }",
             "HardSwish",
         ),
     ],
@@ -311,7 +319,9 @@ SUBPIXEL = {
     "output padding": deconvolution(
         2, "strides = [2, 2], pads = [1, 1, 1, 1], output_padding = [1, 1]", [3, 4], [3, 3]
     ),
-    "other strides along each axis": deconvolution(2, "strides = [3, 2], pads = [1, 0, 1, 0]", [3, 4], [5, 4]),
+    "other strides along each axis": deconvolution(
+        2, "strides = [3, 2], pads = [1, 0, 1, 0]", [3, 4], [5, 4]
+    ),
     "a window shorter than the stride": deconvolution(
         2, "strides = [3, 3], output_padding = [1, 1]", [3, 4], [2, 2]
     ),

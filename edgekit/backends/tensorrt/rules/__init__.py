@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgekit.backends.tensorrt.rules import dla as accelerator
-from edgekit.backends.tensorrt.rules.operators import GENERAL, MISSING, NORMALIZATIONS, OTHERS, SAMPLING, WINDOWS
+from edgekit.backends.tensorrt.rules.operators import (
+    GENERAL,
+    MISSING,
+    NORMALIZATIONS,
+    OTHERS,
+    SAMPLING,
+    WINDOWS,
+)
 from edgekit.backends.tensorrt.rules.quantized import QUANTIZED
 from edgekit.backends.tensorrt.rules.rule import EVERY, SOURCES, Finding, Rule, Severity
 from edgekit.backends.tensorrt.rules.site import Site
@@ -65,7 +72,7 @@ def verdict(graph: Graph, version: str, *, dla: bool = False) -> tuple[Finding, 
     whole = (OPSET,) if newer else ()
     return (
         *(Finding.of(rule, "") for rule in (*whole, *without)),
-        *(Finding.of(rule, name) for name, _, rule in _broken(graph, number, rules)),
+        *(Finding.of(rule, _name(node)) for node, rule in _broken(graph, _typed(graph), number, rules)),
     )
 
 
@@ -85,10 +92,11 @@ def places(graph: Graph, version: str, *, dla: bool = False) -> tuple[Place, ...
     """
     number = tensorrt_parser.parse(version)
     on_gpu = not dla or bool(_without_dla(graph, number))
-    refused = {n for _, n, rule in _broken(graph, number, RULES) if rule.severity == "refused"}
-    kept = {n for _, n, _ in _broken(graph, number, DLA_RULES)} if not on_gpu else set()
+    model = _typed(graph)
+    refused = {node for node, rule in _broken(graph, model, number, RULES) if rule.severity == "refused"}
+    kept = set() if on_gpu else {node for node, _ in _broken(graph, model, number, DLA_RULES)}
     found = []
-    for node in graph.model.graph:
+    for node in model.graph:
         if node.op_type in accelerator.FREE:
             continue
         where = "GPU" if on_gpu or node in kept else "DLA"
@@ -107,21 +115,33 @@ def dla_parts(found: tuple[Place, ...]) -> int:
 def _without_dla(graph: Graph, version: Version) -> tuple[Rule, ...]:
     """Why the accelerator takes no part at all."""
     release = accelerator.RELEASE
-    released = version < tensorrt_parser.parse(release.since) or version >= tensorrt_parser.parse(release.until)
+    released = version < tensorrt_parser.parse(release.since) or version >= tensorrt_parser.parse(
+        release.until
+    )
     return (*(() if released else (release,)), *(() if graph.is_static else (accelerator.STATIC,)))
 
 
+def _typed(graph: Graph) -> ir.Model:
+    """A copy of the network that says of every value what type it has."""
+    from onnx_ir.passes import common
+
+    opset.register()
+    model = graph.edit()
+    common.ShapeInferencePass()(model)
+    return model
+
+
 def _broken(
-    graph: Graph, version: Version, rules: tuple[Rule, ...]
-) -> Iterator[tuple[str, ir.Node, Rule]]:
-    """Every node with every rule that it breaks."""
+    graph: Graph, model: ir.Model, version: Version, rules: tuple[Rule, ...]
+) -> Iterator[tuple[ir.Node, Rule]]:
+    """Every node of the typed copy with every rule that it breaks."""
     own, sizes = _opset(graph), values.sizes(graph)
-    for node in graph.model.graph.all_nodes():
+    for node in model.graph.all_nodes():
         site = Site(node, version, own, sizes)
         for rule in rules:
             ours = node.domain in ("", "ai.onnx") or rule.operators == EVERY
             if ours and rule.holds(site):
-                yield _name(node), node, rule
+                yield node, rule
 
 
 def _opset(graph: Graph) -> int:

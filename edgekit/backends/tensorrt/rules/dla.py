@@ -140,7 +140,13 @@ def _one_operand(site: Site) -> bool:
     return len([value for value in site.node.inputs if value is not None]) != 2
 
 
-def _rule(name: str, operators: tuple[str, ...], reason: str, source: str, when: Callable[[Site], bool]) -> Rule:
+def _other_window(site: Site) -> bool:
+    return site.get("size") not in (3, 5, 7, 9)
+
+
+def _rule(
+    name: str, operators: tuple[str, ...], reason: str, source: str, when: Callable[[Site], bool]
+) -> Rule:
     return Rule(f"dla.{name}", operators, reason, source, when=when, severity="falls back")
 
 
@@ -164,6 +170,9 @@ STATIC = Rule(
     severity="falls back",
 )
 
+_CONV, _DECONV, _BOTH = ("Conv",), ("ConvTranspose",), ("Conv", "ConvTranspose")
+_PAIRS = ("Add", "Sub", "Mul", "Max", "Min")
+
 DLA = (
     _rule("operator", EVERY, "the accelerator has no such layer", "dla operators", _other_operator),
     Rule(
@@ -177,15 +186,17 @@ DLA = (
     ),
     _rule("rank", EVERY, "the accelerator takes images [N, C, H, W] only", "dla page", _other_rank),
     _rule("length", EVERY, "a batch has at most 4096 images, any other axis 8192", "dla page", _too_long),
-    _rule("conv.kernel", ("Conv",), "windows are 1 to 32 long", "header", _kernel_outside(1, 32)),
-    _rule("conv.stride", ("Conv",), "strides are 1 to 8", "header", _attribute_outside("strides", 1, 8)),
-    _rule("conv.padding", ("Conv",), "padding is 0 to 31 and less than the window", "header", _pads_beyond_kernel),
-    _rule("conv.dilation", ("Conv",), "dilations are 1 to 32", "header", _attribute_outside("dilations", 1, 32)),
-    _rule("conv.maps", ("Conv", "ConvTranspose"), "there are at most 8192 maps and groups", "header", _too_many_maps),
-    _rule("conv.weights", ("Conv", "ConvTranspose"), "weights are constants", "dla page", p.computed(1, 2)),
+    _rule("conv.kernel", _CONV, "windows are 1 to 32 long", "header", _kernel_outside(1, 32)),
+    _rule("conv.stride", _CONV, "strides are 1 to 8", "header", _attribute_outside("strides", 1, 8)),
+    _rule(
+        "conv.padding", _CONV, "padding is 0 to 31 and less than the window", "header", _pads_beyond_kernel
+    ),
+    _rule("conv.dilation", _CONV, "dilations are 1 to 32", "header", _attribute_outside("dilations", 1, 32)),
+    _rule("conv.maps", _BOTH, "there are at most 8192 maps and groups", "header", _too_many_maps),
+    _rule("conv.weights", _BOTH, "weights are constants", "dla page", p.computed(1, 2)),
     Rule(
         "dla.deconv.padding",
-        ("ConvTranspose",),
+        _DECONV,
         "transposed convolution has no padding",
         "header",
         when=_padded,
@@ -193,14 +204,8 @@ DLA = (
         rewrite_pass="subpixel",
         severity="falls back",
     ),
-    _rule(
-        "deconv.groups",
-        ("ConvTranspose",),
-        "transposed convolution has one group and no dilation",
-        "header",
-        _grouped_or_dilated,
-    ),
-    _rule("deconv.kernel", ("ConvTranspose",), "windows and strides are 1 to 32", "header", _deconvolves_beyond),
+    _rule("deconv.groups", _DECONV, "it has one group and no dilation", "header", _grouped_or_dilated),
+    _rule("deconv.kernel", _DECONV, "windows and strides are 1 to 32", "header", _deconvolves_beyond),
     _rule(
         "pool.window",
         ("MaxPool", "AveragePool"),
@@ -208,14 +213,18 @@ DLA = (
         "header",
         _pools_beyond,
     ),
-    _rule("clip", ("Clip",), "values are clipped from 0 to something from 1 to 127", "dla page", _clips_beyond),
+    _rule("clip", ("Clip",), "values are clipped to 0 and a bound of 1 to 127", "dla page", _clips_beyond),
     _rule("concat.axis", ("Concat",), "channels are joined only", "header", _other_axis),
-    _rule("resize", ("Resize",), "pixels are repeated up to 32 times, or interpolated up to 4 times", "header",
-          _resizes_beyond),
-    _rule("softmax", ("Softmax",), "at most 1024 values, or 8192 of a single pixel", "header", _normalizes_beyond),
+    _rule(
+        "resize",
+        ("Resize",),
+        "pixels are repeated up to 32 times, or interpolated up to 4 times",
+        "header",
+        _resizes_beyond,
+    ),
+    _rule("softmax", ("Softmax",), "at most 1024 values, 8192 of a pixel", "header", _normalizes_beyond),
     _rule("slice", ("Slice",), "fixed bounds with step 1, and not of the batch", "header", _slices_beyond),
-    _rule("element_wise", ("Add", "Sub", "Mul", "Max", "Min"), "it takes two operands", "header", _one_operand),
+    _rule("element_wise", _PAIRS, "it takes two operands", "header", _one_operand),
     _rule("prelu.slope", ("PRelu",), "slopes are constants", "header", p.computed(1)),
-    _rule("lrn.size", ("LRN",), "windows are 3, 5, 7 or 9 long", "header",
-          lambda site: site.get("size") not in (3, 5, 7, 9)),
-)  # fmt: skip
+    _rule("lrn.size", ("LRN",), "windows are 3, 5, 7 or 9 long", "header", _other_window),
+)

@@ -64,14 +64,6 @@ GENERAL = (
         rewrite="export the model without operators of other runtimes",
     ),
     Rule(
-        "operator.plugin",
-        EVERY,
-        "no plug-in of edgekit's takes it: they are for float32 and float16",
-        "plug-ins",
-        when=p.no_plugin,
-        rewrite="give it float32 or float16",
-    ),
-    Rule(
         "type.unknown",
         EVERY,
         "TensorRT has no numbers of this type",
@@ -189,7 +181,8 @@ SAMPLING = (
     Rule(
         "grid_sample.mode",
         ("GridSample",),
-        "the parser does not know the names of modes of operator set 20, and samples the nearest voxel instead",
+        "the parser does not know the names of modes of operator set 20, and samples the nearest voxel "
+        "instead",
         "grid names",
         until="11.2",
         when=p.renamed_grid_mode,
@@ -239,9 +232,13 @@ SAMPLING = (
         "table",
         taken={
             "coordinate_transformation_mode": (
-                "half_pixel", "pytorch_half_pixel", "tf_half_pixel_for_nn", "asymmetric", "align_corners",
+                "half_pixel",
+                "pytorch_half_pixel",
+                "tf_half_pixel_for_nn",
+                "asymmetric",
+                "align_corners",
             )
-        },  # fmt: skip
+        },
         rewrite="a product with a matrix along each axis",
         rewrite_pass="decompose",
     ),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from edgekit.backends.tensorrt.rules.site import Site, dtype_of
 from edgekit.graph import opset as operators
 from edgekit.hosts import tensorrt_parser
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 MAX_RANK = 8
 MAX_TOP_K = 3840
@@ -20,13 +24,6 @@ _TAKE_UINT8 = {"Cast", "CastLike", "QuantizeLinear", "DequantizeLinear"}
 def unknown_domain(site: Site) -> bool:
     """Neither ONNX itself nor edgekit has the operator."""
     return site.node.domain not in ("", "ai.onnx", operators.DOMAIN)
-
-
-def no_plugin(site: Site) -> bool:
-    """An operator of edgekit's without a plug-in, or with numbers that no plug-in takes."""
-    if site.node.domain != operators.DOMAIN:
-        return False
-    return site.node.op_type not in operators.OPERATORS or site.dtype() not in ("", "float32", "float16")
 
 
 def not_imported(site: Site) -> bool:
@@ -92,7 +89,7 @@ def rank_beyond(low: int, high: int) -> Callable[[Site], bool]:
 
 
 def renamed_grid_mode(site: Site) -> bool:
-    """GridSample of a 4-D image whose mode has the name of operator set 20: the parser takes it for nearest."""
+    """GridSample of a 4-D image whose mode has its name of operator set 20."""
     default = "linear" if site.opset >= 20 else "bilinear"
     return site.rank() == 4 and site.get("mode", default) in ("linear", "cubic")
 
@@ -164,7 +161,9 @@ def quantizes_to_uint8(site: Site) -> bool:
     if site.node.op_type == "DequantizeLinear":
         return site.dtype() == "uint8"
     made = dtype_of(site.node.outputs[0], site.sizes)
-    return site.dtype(2) == "uint8" or (not site.has(2) and made in ("", "uint8") and not site.get("output_dtype"))
+    return site.dtype(2) == "uint8" or (
+        not site.has(2) and made in ("", "uint8") and not site.get("output_dtype")
+    )
 
 
 def quantized(site: Site) -> bool:
@@ -191,5 +190,5 @@ def integer_base(site: Site) -> bool:
     return site.dtype() in ("int32", "int64")
 
 
-def _values(site: Site) -> list[object]:
+def _values(site: Site) -> list[ir.Value | None]:
     return [*site.node.inputs, *(value for value in site.node.outputs if value.name)]

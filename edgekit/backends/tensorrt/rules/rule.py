@@ -36,8 +36,8 @@ class Rule:
         when: A predicate.
         rewrite: What to do about it.
         rewrite_pass: Name of the pass of :mod:`edgekit.passes` that does it.
-        severity: ``"refused"``: it is not built, or what is built is wrong; ``"falls back"``: it runs in another
-            precision or on another engine; ``"slow"``.
+        severity: ``"refused"``: it is not built, or what is built is wrong; ``"falls back"``: it runs in
+            another precision or on another engine; ``"slow"``.
     """
 
     id: str
@@ -104,14 +104,16 @@ class Finding:
 SOURCES = {
     "table": "github.com/onnx/onnx-tensorrt docs/operators.md at 8.5-GA, 8.6-GA, 10.1-GA, 10.15-GA, 11.1-GA",
     "changelog": "github.com/onnx/onnx-tensorrt docs/Changelog.md at 10.15-GA",
-    "importers": "github.com/onnx/onnx-tensorrt builtin_op_importers.cpp at 8.5-GA, onnxOpImporters.cpp at 10.1-GA",
+    "importers": "github.com/onnx/onnx-tensorrt builtin_op_importers.cpp at 8.5-GA, onnxOpImporters.cpp "
+    "at 10.1-GA",
     "checkers": "github.com/onnx/onnx-tensorrt onnxOpCheckers.cpp at 10.1-GA",
     "header": "github.com/NVIDIA/TensorRT include/NvInfer.h at release/8.5, release/10.3 and release/11.1",
-    "11.2": "github.com/NVIDIA/TensorRT/releases/tag/v11.2 and TensorRT's release notes 11.2.1: GridSample of rank 5",
+    "11.2": "github.com/NVIDIA/TensorRT/releases/tag/v11.2 and TensorRT's release notes 11.2.1: "
+    "GridSample of rank 5",
     "grid names": "github.com/NVIDIA/TensorRT/issues/4646 and github.com/onnx/onnx-tensorrt/pull/1060",
-    "deconvolution": "github.com/NVIDIA/TensorRT/issues/4668 and github.com/NVIDIA/Model-Optimizer/issues/688",
+    "deconvolution": "github.com/NVIDIA/TensorRT/issues/4668 and "
+    "github.com/NVIDIA/Model-Optimizer/issues/688",
     "3-D int8": "github.com/NVIDIA/TensorRT/issues/1176, 1198, 1409, 1726 and 2125",
-    "plug-ins": "edgekit's docs/tensorrt.md",
     "dla page": "docs.nvidia.com/deeplearning/tensorrt/latest/inference-library/dla-layer-restrictions.html",
     "dla releases": "docs.nvidia.com/deeplearning/tensorrt/11.4.1/inference-library/work-with-dla.html",
     "dla operators": "github.com/NVIDIA/Deep-Learning-Accelerator-SW operators/README.md",

@@ -80,10 +80,11 @@ class Site:
         return any(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
     def kernel(self) -> tuple[int, ...]:
-        """Lengths of a convolution's or pooling's window, as its attribute or its weights say; empty if neither."""
-        given = self.get("kernel_shape")
-        weights = self.shape(1)
-        return tuple(given) if given else weights[2:] if weights else ()
+        """Lengths of a convolution's or pooling's window, if attribute or weights say it; else empty."""
+        given, weights = self.get("kernel_shape"), self.shape(1)
+        if given:
+            return tuple(given)
+        return weights[2:] if weights else ()
 
 
 def shape_of(value: ir.Value | None, sizes: Mapping[str, Size]) -> tuple[int, ...] | None:
@@ -92,8 +93,8 @@ def shape_of(value: ir.Value | None, sizes: Mapping[str, Size]) -> tuple[int, ..
         return None
     if value.const_value is not None:
         return tuple(value.const_value.shape.numpy())
-    if value.name in sizes:
-        return sizes[value.name].shape
+    if str(value.name) in sizes:
+        return sizes[str(value.name)].shape
     if value.shape is None or not value.shape.is_static():
         return None
     return tuple(value.shape.numpy())
@@ -106,4 +107,5 @@ def dtype_of(value: ir.Value | None, sizes: Mapping[str, Size]) -> str:
     kind = value.dtype or (value.const_value.dtype if value.const_value is not None else None)
     if kind is not None:
         return {"float": "float32", "double": "float64"}.get(kind.name.lower(), kind.name.lower())
-    return sizes[value.name].dtype if value.name in sizes else ""
+    known = sizes.get(str(value.name))
+    return known.dtype if known else ""
