@@ -302,6 +302,19 @@ def test_a_parser_that_knows_the_names_gets_them(version: str, tmp_path: Path) -
     assert not rewritten("lower_opset", before, jetson(version)).changed
 
 
+def test_what_the_older_set_lacks_is_decomposed_first(tmp_path: Path) -> None:
+    text = (
+        "(float[1, 2, 4, 5] x, float[1, 3, 3, 2] g) => (float[1, 2, 3, 3] y) "
+        "{ a = Gelu (x)  y = GridSample (a, g) }"
+    )
+    before = after = graph_of(text, tmp_path, 20)
+    device = jetson("10.3")  # it knows Gelu, but reads GridSample as it is meant in operator set 19 only
+    for one in default_passes(device):
+        after = one.run(after, device).graph
+    assert after.model.opset_imports[""] == 19 and "Gelu" not in operators(after)
+    same(after, before)
+
+
 def deconvolution(axes: int, how: str, shape: list[int], window: list[int], bias: bool = True) -> str:
     free = ", ".join("ABC"[:axes])
     return (
