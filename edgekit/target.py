@@ -9,12 +9,14 @@ import functools
 import os
 import sys
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from edgekit import jetpack, schema
 from edgekit.errors import TargetError, did_you_mean
+from edgekit.jetson import Jetson
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -304,6 +306,72 @@ def _other_way(device: Target, version: str) -> str:
         if version in other.jetpacks and set(other.modules) & set(device.modules):
             return f"--target {other.name} --jetpack {version}"
     return f"--jetpack {device.jetpacks[-1]}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is known of a Jetson at hand.
+
+    Attributes:
+        target: The target that it is, with the JetPack that is installed, where it runs that; ``None`` where
+            it is none of the known ones.
+        mismatches: What differs from the target's figures, in words.
+    """
+
+    target: Target | None
+    mismatches: tuple[str, ...]
+
+
+def matching(jetson: Jetson) -> Match:
+    """Which known target a Jetson is, and in what it differs."""
+    candidates = [t for t in known().values() if jetson.module and jetson.module in t.modules]
+    candidates = candidates or [t for t in known().values() if _resembles(t, jetson)]
+    flavours = [t for t in candidates if t.name.endswith("-super") == jetson.super_clocks] or candidates
+    if len(flavours) != 1:
+        names = ", ".join(t.name for t in flavours)
+        number = jetson.module or jetson.chip or "no number of a module"
+        return Match(None, (f"{number} is {f'one of {names}' if names else 'no module that is known here'}",))
+    found = flavours[0]
+    installed = jetpack.of_l4t(jetson.l4t)
+    if installed and installed[1].version in found.jetpacks:
+        found = with_jetpack(found, installed[1].version)
+    return Match(found, tuple(_mismatches(found, jetson)))
+
+
+# Of a chip: its compute capability.
+_CAPABILITIES = {"tegra194": "7.2", "tegra234": "8.7", "tegra264": "11.0"}
+
+
+def _resembles(target: Target, jetson: Jetson) -> bool:
+    """Whether a Jetson without the number of its module may be a target: by chip, memory and name."""
+    if target.compute_capability != _CAPABILITIES.get(jetson.chip) or not jetson.memory_bytes:
+        return False
+    families = {family for family in ("Nano", "NX", "AGX") if family in jetson.model}
+    named = not families or target.compute_capability == "11.0" or any(f in target.title for f in families)
+    return named and 0.75 < jetson.memory_bytes / target.memory_bytes <= 1
+
+
+def _mismatches(target: Target, jetson: Jetson) -> Iterator[str]:
+    assert target.gpu is not None
+    installed = jetpack.of_l4t(jetson.l4t)
+    if not installed:
+        yield f"Jetson Linux {jetson.l4t or 'of an unknown version'} belongs to no JetPack that is known here"
+    elif installed[1].version not in target.jetpacks:
+        yield f"JetPack {installed[0]} is none that {target.title} runs: {', '.join(target.jetpacks)}"
+    for name in ("tensorrt", "cuda"):
+        here, wanted = getattr(jetson, name), target.software[name]
+        if here and here.split(".")[:2] != wanted.split(".")[:2]:
+            title = {"tensorrt": "TensorRT", "cuda": "CUDA"}[name]
+            yield f"{title} {here} is installed, JetPack {target.software['jetpack']} has {wanted}"
+    if jetson.memory_bytes and jetson.memory_bytes < 0.75 * target.memory_bytes:
+        here = f"{jetson.memory_bytes / 2**30:.1f}"
+        yield f"{here} GiB of memory, {target.title} has {target.memory_bytes >> 30}"
+    mode = f"power mode {jetson.mode.name}" if jetson.mode else "the power mode"
+    clock = jetson.gpu_clock.highest_hz or (jetson.mode.gpu_clock_hz if jetson.mode else None)
+    if clock and clock < 0.98 * target.gpu.clock_hz:
+        yield f"{mode} allows the GPU {clock / 1e6:.0f} of {target.gpu.clock_hz / 1e6:.0f} MHz"
+    if jetson.multiprocessors and jetson.multiprocessors < target.gpu.multiprocessors:
+        yield f"{mode} leaves {jetson.multiprocessors} of {target.gpu.multiprocessors} multiprocessors on"
 
 
 def read(path: Path) -> Target:

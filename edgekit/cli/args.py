@@ -37,6 +37,16 @@ def bundle_argument(function: Function) -> Function:
     return click.argument("bundle", type=click.Path(path_type=Path), shell_complete=_complete_files)(function)
 
 
+def network_option(function: Function) -> Function:
+    """Which of the bundle's networks."""
+    return click.option(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="Of the bundle's networks this one; the first that runs here otherwise.",
+    )(function)
+
+
 def jetpack_option(function: Function) -> Function:
     """The JetPack of a Jetson, where it is not the one that the target names; see :func:`target`."""
     return click.option(

@@ -195,8 +195,8 @@ def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "intact; identity" in out
     data = document(capsys, "verify", bundle)
     assert data["intact"] and [m["name"] for m in data["members"]] == [
-        "network/model.bin",
-        "network/model.xml",
+        "network/stub/model.bin",
+        "network/stub/model.xml",
     ]
 
 
@@ -207,7 +207,7 @@ def test_verify_finds_damage(bundle: Path, capsys: pytest.CaptureFixture[str], s
     bundle.write_bytes(damaged)
     code, out, err = call(capsys, "verify", bundle, "--json")
     assert code == 5 and json.loads(out)["error"]["class"] == "CorruptError"
-    assert "network/model.xml" in err
+    assert "network/stub/model.xml" in err
     image = bundle.with_name("x.npy")
     np.save(image, np.zeros((4, 8), np.float32))
     assert call(capsys, "run", bundle, "--input", image)[0] == 5
