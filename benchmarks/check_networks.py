@@ -118,7 +118,7 @@ def _common(dimensions: int, **options: Any) -> dict[str, Any]:
 
 NETWORKS = {
     "UNet, instance norm": _both("UNet", 16, lambda d: _common(d, **_UNET)),
-    "UNet, group norm": _both("UNet", 16, lambda d: _common(d, norm=("group", {"num_groups": 4}), **_UNET)),
+    "UNet, group norm": _both("UNet", 16, lambda d: _common(d, norm=("group", {"num_groups": 2}), **_UNET)),
     "BasicUNet": _both("BasicUNet", 32, lambda d: _common(d, features=(8, 8, 16, 16, 16, 8))),
     "AttentionUnet": _both("AttentionUnet", 16, lambda d: _common(d, channels=(8, 16, 32), strides=(2, 2))),
     "SegResNet": _both("SegResNet", 16, lambda d: _common(d, init_filters=8)),

@@ -34,7 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "check": (
         "edgekit.cli.check:command",
-        "Say whether a model will build for a device, and where its layers will run.",
+        "Say whether a model builds for a device, and where its layers run.",
     ),
     "compile": ("edgekit.cli.compile:command", "Compile a model for a device and prove what came out."),
     "run": ("edgekit.cli.run:command", "Run a bundle on images or arrays."),

@@ -58,7 +58,7 @@ def command(
     trust: bool,
     as_json: bool,
 ) -> None:
-    """Say whether a model will build for a device, and where its layers will run.
+    """Say whether a model builds for a device, and where its layers run.
 
     Nothing is compiled, and no TensorRT is needed: what it builds is written down as rules, each with its
     source. Without --jetpack all that the device runs are asked. Exit code 3 where nothing builds with the
