@@ -28,8 +28,8 @@ LAYERS = (
     ("steps", "torch", "passes", "backends", "cases"),
     ("manifest", "compare", "gates", "zoo"),
     ("bundle",),
-    ("runtime", "doctor"),
-    ("profiling", "probe", "report"),
+    ("runtime", "doctor", "deploy"),
+    ("profiling", "probe", "report", "proof"),
     ("calibration",),
     ("contest", "front", "mixed"),
     ("compression", "slimming"),
@@ -61,7 +61,7 @@ OWNERS = {
     "numba": ("kernels/numba/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "pybind11": (),
+    "pybind11": ("deploy/payload.py",),
 }
 # Of those, the ones that may be imported when their owner is: everything there needs them.
 AT_THE_TOP = {"torch", "safetensors", "click", "numba"}
