@@ -20,6 +20,7 @@ from torch import nn
 
 from edgekit import check, pipeline
 from edgekit import target as targets
+from edgekit.backends.tensorrt.rules import MOST_DLA_PARTS
 from edgekit.check import Software
 from edgekit.graph.graph import Graph
 from edgekit.zoo import MODELS
@@ -79,8 +80,8 @@ does the opposite for processors, is left out for targets with TensorRT.
 ## Networks
 
 Of float32 networks on TITLE. `rewritten` counts the nodes that passes take care of, by rule. The last
-column counts layers on the accelerator with JetPack 6.2, and the stretches they are in. MONAI's are small
-networks of each kind.
+column counts layers on the accelerator with JetPack 6.2, and the stretches they are in, of which it has 16
+loaded at once. MONAI's are small networks of each kind.
 
 """
 
@@ -200,7 +201,9 @@ def _accelerator(software: Software) -> str:
     if not build.dla:
         return "-"
     of = sum(build.dla.values())
-    return f"{build.dla.get('DLA', 0)} of {of}" + (f" in {build.dla_parts}" if build.dla_parts else "")
+    parts = f" in {build.dla_parts}" if build.dla_parts else ""
+    many = ", too many" if build.dla_parts > MOST_DLA_PARTS else ""
+    return f"{build.dla.get('DLA', 0)} of {of}{parts}{many}"
 
 
 def head() -> str:

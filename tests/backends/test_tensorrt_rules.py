@@ -708,6 +708,16 @@ def test_versions_without_the_accelerator(version: str, missing: bool) -> None:
     assert [finding.rule for finding in found] == (["dla.release"] if missing else ["dla.operator"])
 
 
+@pytest.mark.parametrize("parts", [16, 17])
+def test_parts_that_the_accelerator_loads(parts: int) -> None:
+    nodes = "".join(f"r{n} = Relu (e{n})  e{n + 1} = Exp (r{n})  " for n in range(parts))
+    text = f"(float[1, 8, 6, 6] e0) => (float[1, 8, 6, 6] e{parts}) {{ {nodes} }}"
+    graph = Case(text).graph()
+    assert rules.dla_parts(rules.places(graph, "10.3", dla=True)) == parts
+    whole = [finding.rule for finding in rules.verdict(graph, "10.3", dla=True) if not finding.node]
+    assert whole == (["dla.loadables"] if parts > 16 else [])
+
+
 def test_where_each_node_runs() -> None:
     graph = Case(
         "(float[1, 8, 6, 6] x, float[1, 2, 6, 6] f) => (float[1, 8, 6, 6] y) <float[8, 8, 3, 3] w> "

@@ -43,7 +43,7 @@ OPSET = Rule(
 RULES = (*MISSING, *GENERAL, *NORMALIZATIONS, *SAMPLING, *WINDOWS, *OTHERS, *QUANTIZED)
 DLA_RULES = accelerator.DLA
 
-# At most so many parts of a network run on one accelerator. Source: "dla page" of SOURCES.
+# So many parts of networks one accelerator has loaded at once. Source: "dla page" of SOURCES.
 MOST_DLA_PARTS = 16
 
 
@@ -67,12 +67,15 @@ def verdict(graph: Graph, version: str, *, dla: bool = False) -> tuple[Finding, 
     """
     number = tensorrt_parser.parse(version)
     without = _without_dla(graph, number) if dla else ()
-    rules = RULES + (DLA_RULES if dla and not without else ())
+    on_dla = dla and not without
+    model = _typed(graph)
+    broken = list(_broken(graph, model, number, RULES + (DLA_RULES if on_dla else ())))
     newer = _opset(graph) > tensorrt_parser.operator_sets(number).newest
-    whole = (OPSET,) if newer else ()
+    many = on_dla and dla_parts(_placed(model, broken, dla=True)) > MOST_DLA_PARTS
+    whole = (*((OPSET,) if newer else ()), *without, *((accelerator.LOADABLES,) if many else ()))
     return (
-        *(Finding.of(rule, "") for rule in (*whole, *without)),
-        *(Finding.of(rule, _name(node)) for node, rule in _broken(graph, _typed(graph), number, rules)),
+        *(Finding.of(rule, "") for rule in whole),
+        *(Finding.of(rule, _name(node)) for node, rule in broken),
     )
 
 
@@ -91,15 +94,20 @@ def places(graph: Graph, version: str, *, dla: bool = False) -> tuple[Place, ...
         UsageError: As :func:`verdict`.
     """
     number = tensorrt_parser.parse(version)
-    on_gpu = not dla or bool(_without_dla(graph, number))
+    on_dla = dla and not _without_dla(graph, number)
     model = _typed(graph)
-    refused = {node for node, rule in _broken(graph, model, number, RULES) if rule.severity == "refused"}
-    kept = set() if on_gpu else {node for node, _ in _broken(graph, model, number, DLA_RULES)}
+    rules = RULES + (DLA_RULES if on_dla else ())
+    return _placed(model, list(_broken(graph, model, number, rules)), dla=on_dla)
+
+
+def _placed(model: ir.Model, broken: list[tuple[ir.Node, Rule]], *, dla: bool) -> tuple[Place, ...]:
+    kept_off = {node for node, rule in broken if rule in DLA_RULES}
+    refused = {node for node, rule in broken if rule.severity == "refused"}
     found = []
     for node in model.graph:
         if node.op_type in accelerator.FREE:
             continue
-        where = "GPU" if on_gpu or node in kept else "DLA"
+        where = "DLA" if dla and node not in kept_off else "GPU"
         if node.domain == opset.DOMAIN:
             where = "plug-in"
         found.append(Place(_name(node), "nowhere" if node in refused else where))

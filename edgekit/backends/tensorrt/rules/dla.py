@@ -169,6 +169,14 @@ STATIC = Rule(
     rewrite="fix the shapes: --shape",
     severity="falls back",
 )
+LOADABLES = Rule(
+    "dla.loadables",
+    EVERY,
+    "the accelerator has 16 parts of networks loaded at once",
+    "dla page",
+    rewrite="keep some of the parts on the GPU, by layerDeviceTypes",
+    severity="falls back",
+)
 
 _CONV, _DECONV, _BOTH = ("Conv",), ("ConvTranspose",), ("Conv", "ConvTranspose")
 _PAIRS = ("Add", "Sub", "Mul", "Max", "Min")
