@@ -45,7 +45,7 @@ from edgekit.hosts import elf
 from edgekit.isolation import Limits
 from edgekit.registry import Requirement
 from edgekit.spec import Array, TensorSpec
-from edgekit.target import Target
+from edgekit.target import DeviceKind, Target
 
 Option = int | float | str | bool
 Options = Mapping[str, Option]
@@ -106,6 +106,9 @@ class ArtifactInfo:
         native: Whether the network itself is machine code, which is loaded from a verified bundle only.
         library: Name of the file, if any, that holds edgekit's operators as machine code for the backend's
             runtime. It is loaded from a verified bundle only, too.
+        name: What it is called among the networks of a bundle; the backend's name where nothing else is said.
+        device: What it runs on.
+        proven: Whether it was run and compared where it was compiled.
     """
 
     backend: str
@@ -119,6 +122,16 @@ class ArtifactInfo:
     options: dict[str, Option] = field(default_factory=dict)
     native: bool = False
     library: str = ""
+    name: str = ""
+    device: DeviceKind = "cpu"
+    proven: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.backend)
+
+    def member(self, file: str) -> str:
+        """The name that one of its files has in a bundle."""
+        return f"network/{self.name}/{file}"
 
 
 @dataclass(frozen=True)
