@@ -278,8 +278,10 @@ def _round_once(network: Any) -> bool:
     found = False
     for node in network.graph:
         rounds = node.inputs[0].producer() if node.op_type == "DequantizeLinear" else None
-        maker = rounds.inputs[0].producer() if rounds is not None else None
-        if maker is None or rounds.op_type != "QuantizeLinear" or maker.op_type not in _CHOOSING:
+        if rounds is None or rounds.op_type != "QuantizeLinear":
+            continue
+        maker = rounds.inputs[0].producer()
+        if maker is None or maker.op_type not in _CHOOSING:
             continue
         sources = [value.producer() for value in maker.inputs]
         alike = [one for one in sources if one is not None and one.op_type == node.op_type]
@@ -296,7 +298,7 @@ def _grid(node: Any) -> list[Any]:
     """Scale and zero point of a quantization, as far as they are known; unknown ones equal none."""
     import onnx_ir as ir
 
-    tensors = [ir.convenience.get_const_tensor(value) for value in node.inputs[1:]]
+    tensors = [value and ir.convenience.get_const_tensor(value) for value in node.inputs[1:]]
     return [object() if one is None else (one.dtype, one.numpy().tolist()) for one in tensors]
 
 

@@ -192,7 +192,7 @@ class Signs:
     def _of_prelu(self, node: ir.Node) -> bool:
         """A slope that was learned may have become negative: then negative numbers turn positive."""
         slope = constant(_input(node, 1))
-        if slope is not None and bool((slope <= 0).all()):
+        if slope is not None and slope.max(initial=0) <= 0:
             return True
         return self.non_negative(node.inputs[0])
 
