@@ -288,7 +288,8 @@ def _round_once(network: Any) -> bool:
         if len(alike) < len(sources) or any(_grid(one) != _grid(node) for one in (*alike, rounds)):
             continue
         result = node.outputs[0]
-        if not result.is_graph_output() and all(reader.op_type == "Conv" for reader in result.consumers()):
+        readers = {reader.op_type for reader in result.consumers()}
+        if readers == {"Conv"} and not result.is_graph_output():
             result.replace_all_uses_with(maker.outputs[0])
             found = True
     return found
