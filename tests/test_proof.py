@@ -22,11 +22,11 @@ from edgekit.samples import generate_inputs
 __all__ = ["stub"]
 
 
-def bundle(*, golden: bool = True) -> Bundle:
+def bundle(*, golden: bool = True, limits: AccuracyLimits = AccuracyLimits(max_abs_error=1e-5)) -> Bundle:
     """Two networks, the first of a backend that is nowhere; with a golden case or without."""
     missing = sample_bundles.artifact(backend="nowhere", name="fast")
     inputs = generate_inputs([sample_bundles.IMAGE])
-    record = GoldenRecord("pytorch", "generated: seed 0", AccuracyLimits(max_abs_error=1e-5))
+    record = GoldenRecord("pytorch", "generated: seed 0", limits)
     return Bundle.of(
         missing,
         sample_bundles.artifact(),
@@ -51,6 +51,14 @@ def test_results_that_are_others(stub: StubBackend) -> None:
     stub.function = lambda feeds: {"doubled": feeds["image"] * np.float32(2.1)}
     proof = prove(bundle())
     assert not proof.passed and proof.accuracy and "'doubled'" in proof.accuracy.failures[0]
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(2.001, True), (2.1, False)])
+def test_a_golden_case_that_demands_nothing_wants_agreement(
+    factor: float, passed: bool, stub: StubBackend
+) -> None:
+    stub.function = lambda feeds: {"doubled": feeds["image"] * np.float32(factor)}
+    assert prove(bundle(limits=AccuracyLimits())).passed is passed
 
 
 def test_no_golden_case(stub: StubBackend) -> None:

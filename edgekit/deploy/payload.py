@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit import machine
 from edgekit import target as targets
 from edgekit._version import __version__
 from edgekit.errors import CompileError, UnavailableError
@@ -38,8 +39,10 @@ _OWN_BEFORE_3_11 = ("tomli",)
 _MORE = {
     "onnxruntime": ("flatbuffers", "packaging", "protobuf"),
     "openvino": (),
-    "tvm": ("ml-dtypes", "packaging", "typing-extensions"),
+    "tvm": ("apache-tvm-ffi", "ml-dtypes", "packaging", "typing-extensions"),
 }
+# Of these it has to be the version that is here: a vendor's package goes with it alone.
+_AS_HERE = ("apache-tvm-ffi",)
 # Folders of the package that only compiling and training need.
 _LEFT_OUT = ("lib", "torch", "zoo/weights", "__pycache__")
 _PYBIND11 = Requirement("pybind11", "pybind11", "cross", "3.0")
@@ -75,7 +78,8 @@ def wheels_for(backends: Iterable[str], built_with: Mapping[str, str], kind: Kin
     for backend in backends:
         if backend in _MORE:
             names += [r.distribution for r in BACKENDS[backend].requirements] + list(_MORE[backend])
-    versions = {name: f"{name}=={built_with[name]}" for name in names if name in built_with}
+    here = {name: version for name, version in machine.versions(_AS_HERE).items() if name in names}
+    versions = {name: f"{name}=={version}" for name, version in {**here, **built_with}.items()}
     return [versions.get(name, name) for name in dict.fromkeys(names)]
 
 
@@ -188,7 +192,7 @@ def _download(kind: Kind, wheels: list[str], out: Path, folder: Path | None) -> 
         raise UnavailableError(
             f"no wheel for {kind}: {reason}",
             where=str(folder) if folder else "pip download",
-            hint="--wheels FOLDER takes wheels from a folder: " + " ".join(wheels),
+            hint="another backend or another Python on the device; --wheels FOLDER takes those that you have",
         )
 
 
@@ -283,8 +287,9 @@ class _Extension:
         import pybind11
 
         archive = build.kernel_objects(self.kind.platform)
-        _configuration(self.kind, self.headers, folder)
-        includes = [f"-I{folder}", f"-isystem{self.headers}", f"-isystem{pybind11.get_include()}"]
+        includes = [f"-isystem{self.headers}", f"-isystem{pybind11.get_include()}"]
+        if _configuration(self.kind, self.headers, folder):
+            includes.insert(0, f"-I{folder}")
 
         def compile_one(source: Path) -> Path:
             out = folder / f"{source.stem}.o"
@@ -306,8 +311,8 @@ class _Extension:
         return out.read_bytes()
 
 
-def _configuration(kind: Kind, headers: Path, folder: Path) -> None:
-    """Debian's pyconfig.h includes that of the architecture, which for another one is not here.
+def _configuration(kind: Kind, headers: Path, folder: Path) -> bool:
+    """Write into a folder what Debian's pyconfig.h includes, where it does: that of the architecture.
 
     Those of two 64-bit Linux systems agree in all that an extension sees, so this one's is lent.
     """
@@ -316,3 +321,5 @@ def _configuration(kind: Kind, headers: Path, folder: Path) -> None:
     if mine.is_file() and not kind.platform.is_here and headers.is_relative_to("/usr/include"):
         wanted.parent.mkdir(parents=True)
         wanted.write_bytes(mine.read_bytes())
+        return True
+    return False
