@@ -145,7 +145,7 @@ def compile(
         EdgekitError: See :mod:`edgekit.errors`; GateError where every candidate exceeded a limit.
     """
     device = _find_target(target, options)
-    wanted = _backend_names(device, backend)
+    wanted = backend_names(device, backend)
     compression.check(limits)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     for file in (output, report):
@@ -221,7 +221,7 @@ def plan(
         EdgekitError: As :func:`compile`, for everything that can be told before compiling.
     """
     device = _find_target(target, options)
-    wanted = _backend_names(device, backend)
+    wanted = backend_names(device, backend)
     compression.check(limits)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     if output is not None:
@@ -239,7 +239,7 @@ def plan(
         notes=notes,
         before=graph.before,
         after=graph.after,
-        backends=tuple(_plan_backend(name, graph, device) for name in wanted),
+        backends=tuple(plan_backend(name, graph, device) for name in wanted),
         limits=limits,
         compression=compression.described(original),
         reference=f"{reference} on {_describe_inputs(inputs)}",
@@ -268,6 +268,24 @@ def prepare(
     return _prepare(model, device, Limits(time_limit_s, memory_limit_bytes))[1]
 
 
+def take_in(
+    source: str | Path | torch.nn.Module,
+    *,
+    shapes: Mapping[str, str] | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
+    time_limit_s: float = 900.0,
+    memory_limit_bytes: int = 16 << 30,
+) -> Graph:
+    """The graph of a model before all passes, for questions that several targets are asked.
+
+    Raises:
+        EdgekitError: As :func:`compile`, for everything that can be told before the passes.
+    """
+    model = _Model(source, shapes, weights, trust, Front.of(()), None)
+    return _take_in(model, Limits(time_limit_s, memory_limit_bytes))[0]
+
+
 def _find_target(target: str | Target, options: Options | None) -> Target:
     """The target, with options of backends in place of its own."""
     device = target if isinstance(target, Target) else targets.find(target)
@@ -278,8 +296,12 @@ def _find_target(target: str | Target, options: Options | None) -> Target:
     return device
 
 
-def _backend_names(device: Target, backend: str) -> list[str]:
-    """The backends to try, the chosen one alone where the user named it."""
+def backend_names(device: Target, backend: str) -> list[str]:
+    """The backends to try, the chosen one alone where the user named it.
+
+    Raises:
+        UnavailableError: This release has none of the backends that the target lists.
+    """
     if backend != "auto":
         BACKENDS[backend]  # refuses an unknown name, with the nearest
         return [backend]
@@ -310,6 +332,13 @@ def _prepare(
     model: _Model, device: Target, child: Limits
 ) -> tuple[Graph, Graph, Golden | None, tuple[str, ...]]:
     """The model as a graph before and after all passes, and the source framework's own outputs, if any."""
+    original, golden, notes = _take_in(model, child)
+    result = run_all(default_passes(device), original, device)
+    return original, result.graph, golden, notes + result.notes
+
+
+def _take_in(model: _Model, child: Limits) -> tuple[Graph, Golden | None, tuple[str, ...]]:
+    """The model with what stands in front of it, and the source framework's own outputs, if any."""
     feeds = model.inputs
     if feeds is not None and model.front and not is_onnx(model.source):
         feeds = model.front.run(feeds, time_limit_s=child.time_s)
@@ -322,8 +351,7 @@ def _prepare(
         time_limit_s=child.time_s,
     )
     original, notes = model.front.attach(loaded.graph, feeds=model.inputs, time_limit_s=child.time_s)
-    result = run_all(default_passes(device), original, device)
-    return original, result.graph, loaded.golden, loaded.notes + notes + result.notes
+    return original, loaded.golden, loaded.notes + notes
 
 
 def _evidence(
@@ -364,7 +392,8 @@ def _evidence(
     return Evidence(feeds, expected, "reference", described, network_feeds)
 
 
-def _plan_backend(name: str, graph: Graph, device: Target) -> BackendPlan:
+def plan_backend(name: str, graph: Graph, device: Target) -> BackendPlan:
+    """What would become of one backend for a graph that :func:`prepare` gave; compiles nothing."""
     backend = BACKENDS[name]
     availability = backend.available()
     if availability.state != "found":

@@ -1,0 +1,1 @@
+"""TensorRT: rules of what it builds, and what it builds with."""
