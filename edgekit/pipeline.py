@@ -146,7 +146,7 @@ def compile(
         EdgekitError: See :mod:`edgekit.errors`; GateError where every candidate exceeded a limit.
     """
     device = _find_target(target, options)
-    wanted = _builds(device, backend)
+    wanted = builds(device, backend)
     compression.check(limits)
     _check_budget(device, wanted, compression)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
@@ -223,7 +223,7 @@ def plan(
         EdgekitError: As :func:`compile`, for everything that can be told before compiling.
     """
     device = _find_target(target, options)
-    wanted = _builds(device, backend)
+    wanted = builds(device, backend)
     compression.check(limits)
     _check_budget(device, wanted, compression)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
@@ -242,7 +242,7 @@ def plan(
         notes=notes,
         before=graph.before,
         after=graph.after,
-        backends=tuple(_plan_build(build, graph) for build in wanted),
+        backends=tuple(plan_build(build, graph) for build in wanted),
         limits=limits,
         compression=compression.described(original),
         reference=f"{reference} on {_describe_inputs(inputs)}",
@@ -271,6 +271,24 @@ def prepare(
     return _prepare(model, device, Limits(time_limit_s, memory_limit_bytes))[1]
 
 
+def take_in(
+    source: str | Path | torch.nn.Module,
+    *,
+    shapes: Mapping[str, str] | None = None,
+    weights: Path | None = None,
+    trust: bool = False,
+    time_limit_s: float = 900.0,
+    memory_limit_bytes: int = 16 << 30,
+) -> Graph:
+    """The graph of a model before all passes, for questions that several targets are asked.
+
+    Raises:
+        EdgekitError: As :func:`compile`, for everything that can be told before the passes.
+    """
+    model = _Model(source, shapes, weights, trust, Front.of(()), None)
+    return _take_in(model, Limits(time_limit_s, memory_limit_bytes))[0]
+
+
 def _find_target(target: str | Target, options: Options | None) -> Target:
     """The target, with options of backends in place of its own."""
     device = target if isinstance(target, Target) else targets.find(target)
@@ -281,10 +299,13 @@ def _find_target(target: str | Target, options: Options | None) -> Target:
     return device
 
 
-def _builds(device: Target, backend: str) -> list[Build]:
+def builds(device: Target, backend: str) -> list[Build]:
     """The ways to compile, those of the chosen backend alone where the user named it.
 
     What can be run here is timed, and the fastest wins: then nothing is compiled that cannot.
+
+    Raises:
+        UnavailableError: This release has none of the backends that the target lists.
     """
     if backend != "auto":
         # Refuses an unknown name, with the nearest.
@@ -297,8 +318,8 @@ def _builds(device: Target, backend: str) -> list[Build]:
             where=f"target {device.name}",
             hint="--target cpu compiles and verifies the same model on this machine",
         )
-    builds = [build for name in names for build in BACKENDS[name].builds(device)]
-    return [build for build in builds if not _foreign(build)] or builds
+    found = [build for name in names for build in BACKENDS[name].builds(device)]
+    return [build for build in found if not _foreign(build)] or found
 
 
 def _foreign(build: Build) -> str:
@@ -306,8 +327,8 @@ def _foreign(build: Build) -> str:
     return BACKENDS[build.backend].foreign(build.target)
 
 
-def _all_foreign(builds: Sequence[Build]) -> bool:
-    return all(map(_foreign, builds))
+def _all_foreign(wanted: Sequence[Build]) -> bool:
+    return all(map(_foreign, wanted))
 
 
 def _title(build: Build) -> str:
@@ -315,15 +336,15 @@ def _title(build: Build) -> str:
     return title if build.name == build.backend else f"{title} for {build.target.device.upper()}"
 
 
-def _check_budget(device: Target, builds: Sequence[Build], compression: Compression) -> None:
+def _check_budget(device: Target, wanted: Sequence[Build], compression: Compression) -> None:
     """Refuse a limit on latency where nothing can be timed.
 
     Raises:
         UsageError: It is one.
     """
-    if compression.budget.max_latency_s is not None and _all_foreign(builds):
+    if compression.budget.max_latency_s is not None and _all_foreign(wanted):
         raise UsageError(
-            f"nothing can be timed on this machine for {device.title}: {_foreign(builds[0])}",
+            f"nothing can be timed on this machine for {device.title}: {_foreign(wanted[0])}",
             where="--max-latency-ms",
             hint="edgekit profile BUNDLE on the device",
         )
@@ -345,6 +366,13 @@ def _prepare(
     model: _Model, device: Target, child: Limits
 ) -> tuple[Graph, Graph, Golden | None, tuple[str, ...]]:
     """The model as a graph before and after all passes, and the source framework's own outputs, if any."""
+    original, golden, notes = _take_in(model, child)
+    result = run_all(default_passes(device), original, device)
+    return original, result.graph, golden, notes + result.notes
+
+
+def _take_in(model: _Model, child: Limits) -> tuple[Graph, Golden | None, tuple[str, ...]]:
+    """The model with what stands in front of it, and the source framework's own outputs, if any."""
     feeds = model.inputs
     if feeds is not None and model.front and not is_onnx(model.source):
         feeds = model.front.run(feeds, time_limit_s=child.time_s)
@@ -357,8 +385,7 @@ def _prepare(
         time_limit_s=child.time_s,
     )
     original, notes = model.front.attach(loaded.graph, feeds=model.inputs, time_limit_s=child.time_s)
-    result = run_all(default_passes(device), original, device)
-    return original, result.graph, loaded.golden, loaded.notes + notes + result.notes
+    return original, loaded.golden, loaded.notes + notes
 
 
 def _evidence(
@@ -399,7 +426,8 @@ def _evidence(
     return Evidence(feeds, expected, "reference", described, network_feeds)
 
 
-def _plan_build(build: Build, graph: Graph) -> BackendPlan:
+def plan_build(build: Build, graph: Graph) -> BackendPlan:
+    """What would become of a graph that :func:`prepare` gave, in one way; compiles nothing."""
     backend = BACKENDS[build.backend]
     availability = backend.available()
     if availability.state != "found":

@@ -34,7 +34,7 @@ LAYERS = (
     ("contest", "front", "mixed"),
     ("compression", "slimming"),
     ("pipeline", "distillation"),
-    ("demo", "diff"),
+    ("demo", "diff", "check"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

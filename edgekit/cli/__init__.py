@@ -32,6 +32,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "edgekit.cli.distil:command",
         "Train compressed weights to do what the original ones do.",
     ),
+    "check": (
+        "edgekit.cli.check:command",
+        "Say whether a model builds for a device, and where its layers run.",
+    ),
     "compile": ("edgekit.cli.compile:command", "Compile a model for a device and prove what came out."),
     "run": ("edgekit.cli.run:command", "Run a bundle on images or arrays."),
     "profile": ("edgekit.cli.profile:command", "Measure how long a bundle takes, every sample kept."),

@@ -202,7 +202,13 @@ class Forms:
             time_limit_s=self._child.time_s,
             threads=self._threads,
             on_event=self._on_event,
+            keeps=self._keeps if self.judge is not None else None,
         )
+
+    def _keeps(self, graph: Graph) -> bool:
+        """Whether the labelled cases say nothing against a network, computed literally."""
+        with probe.opened_whole(graph, threads=self._threads) as run:
+            return not self._failures(run)
 
     def _variant(self, found: mixed.Assignment) -> Variant:
         assert self.data is not None
