@@ -429,7 +429,7 @@ def _evidence(
 def plan_build(build: Build, graph: Graph) -> BackendPlan:
     """What would become of a graph that :func:`prepare` gave, in one way; compiles nothing."""
     backend = BACKENDS[build.backend]
-    availability = backend.available()
+    availability = backend.compiler()
     if availability.state != "found":
         return BackendPlan(build.name, "unavailable", availability.reason, availability.hint)
     refusals = backend.refusals(graph, build.target)
