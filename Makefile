@@ -12,8 +12,9 @@ CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu')
 demo: $(INSTALLED)
 	$(BIN)/edgekit demo --output demo-output
 
+# A file's tests stay together and files keep their order: the long builds of tests/native then overlap the rest.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .

@@ -16,17 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from edgekit import hosts, machine
+from edgekit import hosts, jetson, machine
 from edgekit import target as targets
 from edgekit._version import __version__
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Availability
 from edgekit.errors import UnavailableError
+from edgekit.jetson import Jetson
 from edgekit.kernels.base import NUMBA, gpu_missing, numba_is_forced, numba_missing
 from edgekit.machine import Machine
 from edgekit.metrics.base import SCIPY, SKIMAGE
 from edgekit.registry import Requirement
-from edgekit.target import Target
+from edgekit.target import Match, Target
 
 State = Literal["found", "missing", "broken"]
 
@@ -82,6 +83,8 @@ class Diagnosis:
         packages: Optional packages.
         machine: This machine.
         target: Name of the target that describes this machine best, or empty.
+        jetson: What is known of it, where it is a Jetson.
+        mismatches: In what the Jetson differs from its target.
         other_targets: Other targets whose instruction set extensions are all here.
         free_memory_bytes: Memory that can be had now; 0 where unknown.
         free_disk_bytes: Space in the current folder; 0 where unknown.
@@ -99,6 +102,8 @@ class Diagnosis:
     other_targets: tuple[str, ...]
     free_memory_bytes: int
     free_disk_bytes: int
+    jetson: Jetson | None = None
+    mismatches: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
@@ -112,7 +117,8 @@ def examine() -> Diagnosis:
         backends = pool.map(_backend, BACKENDS)
         here = machine.record()
         fitting = _fitting_targets(here)
-        best = best_target(here, fitting)
+        board, match = _jetson()
+        best = match.target.name if match.target else best_target(here, fitting)
         return Diagnosis(
             edgekit=__version__,
             python=_python(),
@@ -131,6 +137,8 @@ def examine() -> Diagnosis:
             free_memory_bytes=_free_memory_bytes(),
             free_disk_bytes=_free_disk_bytes(),
             backends=tuple(backends),
+            jetson=board,
+            mismatches=match.mismatches,
         )
 
 
@@ -148,6 +156,14 @@ def best_target(here: Machine, fitting: list[Target]) -> str:
         if len(candidates) == 1:
             return candidates[0].name
     return ""
+
+
+def _jetson() -> tuple[Jetson | None, Match]:
+    """The Jetson that this is, and the target that it is; none, where it is no Jetson."""
+    board = jetson.detect()
+    with contextlib.suppress(Exception):  # as below
+        return board, targets.matching(board) if board else Match(None, ())
+    return board, Match(None, ())
 
 
 def _fitting_targets(here: Machine) -> list[Target]:

@@ -16,9 +16,16 @@ from pathlib import Path
 
 from edgekit import machine
 from edgekit.backends import BACKENDS
-from edgekit.backends.base import Backend, NetworkSession
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession
 from edgekit.bundle import Bundle, Manifest, read
-from edgekit.errors import MismatchError, SessionError, SpecError, did_you_mean
+from edgekit.errors import (
+    EdgekitError,
+    MismatchError,
+    SessionError,
+    SpecError,
+    UnavailableError,
+    did_you_mean,
+)
 from edgekit.spec import Array, Dim, Step, TensorSpec, all_finite, format_dims
 from edgekit.steps import STEPS
 from edgekit.steps.base import Option, StepKind
@@ -27,28 +34,69 @@ from edgekit.steps.base import Option, StepKind
 _Stage = tuple[str, Callable[[dict[str, Array]], None]]
 
 
-def open(source: str | os.PathLike[str] | Bundle, *, threads: int = 0) -> Session:
+def open(source: str | os.PathLike[str] | Bundle, *, network: str = "", threads: int = 0) -> Session:
     """Open a bundle for running.
+
+    Of its networks the first one is opened that fits this machine and whose runtime is there. Which one that
+    is, and why those before it were not, the session tells.
 
     Args:
         source: Path of an ``.ekb`` file, or a bundle in memory.
+        network: Name of the network to open, and no other.
         threads: Threads to use; 0 for all that the process may use.
 
     Raises:
         BundleError: The file is damaged, of another version, or for another machine or software.
         UnavailableError: The vendor's runtime is missing.
         SessionError: The vendor's runtime refuses the network.
+        UsageError: The bundle has no network of that name.
     """
     started = time.perf_counter()
-    if isinstance(source, Bundle):
-        bundle, where = source, source.manifest.name
-    else:
-        bundle, where = read(Path(source)), str(source)
+    path = None if isinstance(source, Bundle) else Path(source)
+    bundle = source if isinstance(source, Bundle) else read(Path(source))
+    where = str(path or bundle.manifest.name)
     manifest = bundle.manifest
-    backend = _backend(manifest, where)
+    wanted = (manifest.named(network),) if network else manifest.networks
     steps = _bind((*manifest.before, *manifest.after), threads)
-    network = backend.open(bundle.network, threads=threads)
-    return Session(manifest, network, steps, threads=threads, started=started)
+    opened, passed_over = _first(bundle, wanted, where, path, threads)
+    return Session(manifest, opened, steps, threads=threads, started=started, passed_over=passed_over)
+
+
+def _first(
+    bundle: Bundle, wanted: Sequence[ArtifactInfo], where: str, path: Path | None, threads: int
+) -> tuple[NetworkSession, dict[str, str]]:
+    """The first network that runs here, and why those before it do not, by name."""
+    reasons: dict[str, str] = {}
+    errors: list[EdgekitError] = []
+    for info in wanted:
+        try:
+            backend = _backend(bundle.manifest, info, where)
+            artifact = bundle.artifact(info)
+            if info.form == "portable":
+                artifact = _finished(artifact, path)
+            return backend.open(artifact, threads=threads), reasons
+        except (MismatchError, UnavailableError) as error:
+            errors.append(error)
+            reasons[info.name] = error.message.splitlines()[0]
+    if len(errors) == 1:
+        raise errors[0]
+    lines = "".join(f"\n  {name}: {reason}" for name, reason in reasons.items())
+    missing = all(isinstance(error, UnavailableError) for error in errors)
+    raise (UnavailableError if missing else MismatchError)(
+        f"none of the bundle's networks runs here{lines}", where=where, hint=errors[0].hint
+    )
+
+
+def _finished(artifact: Artifact, path: Path | None) -> Artifact:
+    """A network that is finished on its device, with what the device made of it.
+
+    A bundle in memory has no place where that is kept: opening finishes the network.
+    """
+    if path is None:
+        return artifact
+    from edgekit import engines  # for such networks alone
+
+    return engines.finished(path, artifact)
 
 
 def run_steps(steps: Sequence[Step], tensors: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:
@@ -66,6 +114,7 @@ class Session:
         manifest: The bundle's manifest.
         threads: Threads that it was opened with; 0 for all.
         load_s: Seconds that opening took: reading, verifying, loading into the vendor's runtime.
+        passed_over: Why networks that the bundle prefers do not run here, by name.
     """
 
     def __init__(
@@ -76,9 +125,12 @@ class Session:
         *,
         threads: int,
         started: float,
+        passed_over: Mapping[str, str],
     ) -> None:
         self.manifest = manifest
         self.threads = threads
+        self.passed_over = dict(passed_over)
+        self._info = network.info
         self._network: NetworkSession | None = network
         before, after = steps[: len(manifest.before)], steps[len(manifest.before) :]
         self._stages: list[_Stage] = [*_checked(before, manifest), ("network", self._compute), *after]
@@ -87,6 +139,11 @@ class Session:
         self._feeds = [spec.name for spec in manifest.network.inputs]
         self._ties = _ties(manifest.inputs)
         self.load_s = time.perf_counter() - started
+
+    @property
+    def network_name(self) -> str:
+        """Which of the bundle's networks runs."""
+        return self._info.name
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -101,7 +158,7 @@ class Session:
     @property
     def packages(self) -> tuple[str, ...]:
         """Packages that take part in a run, for the record of a measurement."""
-        return tuple(self.manifest.network.built_with)
+        return tuple(self._info.built_with)
 
     def run(self, inputs: Mapping[str, Array], *, stages: dict[str, float] | None = None) -> dict[str, Array]:
         """Run once.
@@ -213,7 +270,7 @@ class Session:
                 )
             if not all_finite(array):
                 raise SessionError(
-                    f"the result of {self.manifest.network.backend} holds NaN or infinity, and no input does",
+                    f"the result of {self._info.backend} holds NaN or infinity, and no input does",
                     where=f"result {spec.name!r}",
                     hint="check the unit and the range of the input's values",
                 )
@@ -269,21 +326,20 @@ def _do_checked(
             ) from None
 
 
-def _backend(manifest: Manifest, where: str) -> Backend:
-    """The backend that opens the network, if this machine and its software are what the network needs.
+def _backend(manifest: Manifest, network: ArtifactInfo, where: str) -> Backend:
+    """The backend that opens a network, if this machine and its software are what the network needs.
 
     A network of machine code wants the architecture, the instruction set extensions and the very version that
     it was compiled with. A library of operators wants the architecture, and may want that version. Everything
     else wants that version or a newer one.
     """
-    network = manifest.network
     if network.backend not in BACKENDS:
         raise MismatchError(
             f"the bundle needs the backend {network.backend!r}, which this edgekit does not have",
             where=where,
             hint=f"pip install 'edgekit>={manifest.edgekit}'",
         )
-    _check_processor(manifest, where)
+    _check_processor(manifest, network, where)
     backend = BACKENDS[network.backend]
     exact = network.native or bool(network.library and backend.library_fits_one_version)
     for requirement in backend.requirements:
@@ -302,8 +358,7 @@ def _backend(manifest: Manifest, where: str) -> Backend:
     return backend
 
 
-def _check_processor(manifest: Manifest, where: str) -> None:
-    network = manifest.network
+def _check_processor(manifest: Manifest, network: ArtifactInfo, where: str) -> None:
     if not (network.native or network.library):
         return
     here = machine.record()

@@ -9,12 +9,14 @@ import functools
 import os
 import sys
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekit import schema
+from edgekit import jetpack, schema
 from edgekit.errors import TargetError, did_you_mean
+from edgekit.jetson import Jetson
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,10 +92,12 @@ class PowerMode:
     """One power mode, by name, since its number differs between releases; ``None`` where no figure is known.
 
     Attributes:
-        name: As the vendor's tool prints it.
+        name: As the vendor's tool prints it, without ``MODE_``.
         watts: Budget of the module.
         multiprocessors: Active ones: a mode may switch some off.
         gpu_clock_hz: Highest clock of the graphics processor.
+        memory_clock_hz: Highest clock of the memory (EMC), which moves data twice in each.
+        dla_clock_hz: Highest clock of the accelerators.
         bandwidth_bytes_per_s: Peak of the memory.
         int8_ops_per_s: Dense peak of the graphics processor.
         dla_int8_ops_per_s: Dense peak of all accelerators.
@@ -103,6 +107,8 @@ class PowerMode:
     watts: float | None = None
     multiprocessors: int | None = None
     gpu_clock_hz: float | None = None
+    memory_clock_hz: float | None = None
+    dla_clock_hz: float | None = None
     bandwidth_bytes_per_s: float | None = None
     int8_ops_per_s: float | None = None
     dla_int8_ops_per_s: float | None = None
@@ -131,7 +137,10 @@ class Target:
         peak_ops_per_s: Dense peak of each precision, of the GPU where there is one; a multiply-add is two.
         advertised_ops_per_s: The vendor's headline figure, which counts sparsity and every engine.
         power_w: Smallest and largest power budget in watts.
-        software: Versions that belong to the device: jetpack, tensorrt, cuda, glibc, python.
+        modules: Numbers of the modules that are such a device, as a device tree has them: ``"p3767-0003"``.
+        jetpacks: Versions of JetPack that it runs, the oldest first.
+        software: Versions that belong to the device: jetpack, l4t, tensorrt, cuda, cudnn, ubuntu, glibc,
+            python. A file that names a JetPack need not name the others: :mod:`edgekit.jetpack` does.
         power_modes: Power modes, the smallest budget first.
         options: Options for each backend.
         unverified: Keys, dotted, whose figures come from no primary source and no measurement of ours.
@@ -156,6 +165,8 @@ class Target:
     peak_ops_per_s: dict[Precision, float] = field(default_factory=dict)
     advertised_ops_per_s: float | None = None
     power_w: tuple[float, float] | None = None
+    modules: tuple[str, ...] = ()
+    jetpacks: tuple[str, ...] = ()
     software: dict[str, str] = field(default_factory=dict)
     power_modes: tuple[PowerMode, ...] = ()
     options: dict[str, dict[str, int | float | str | bool]] = field(default_factory=dict)
@@ -175,6 +186,7 @@ class Target:
             )
         if not self.backends:
             raise TargetError("backends wants at least one name")
+        self._check_jetpacks()
         precisions = typing.get_args(Precision)
         for key in self.peak_ops_per_s:
             if key not in precisions:
@@ -183,6 +195,13 @@ class Target:
         for doubted in self.unverified:
             if not _has(plain, doubted):
                 raise TargetError(f"unverified names {doubted!r}, which the target does not state")
+
+    def _check_jetpacks(self) -> None:
+        for version in self.jetpacks:
+            if version not in jetpack.JETPACKS:
+                raise TargetError(f"jetpacks names {version!r}: want some of {', '.join(jetpack.JETPACKS)}")
+        if bool(self.jetpacks) != ("jetpack" in self.software):
+            raise TargetError("jetpacks and software.jetpack belong together: one device has both or neither")
 
     def is_unverified(self, key: str) -> bool:
         """Whether the figure of this dotted key, or the table that it stands in, is unverified."""
@@ -211,6 +230,10 @@ def folder() -> Path:
     return installed if installed.is_dir() else package.parent / "targets"
 
 
+def _stem(path: Path) -> str:
+    return path.stem
+
+
 @functools.cache
 def known() -> dict[str, Target]:
     """All known targets by name, sorted.
@@ -218,7 +241,7 @@ def known() -> dict[str, Target]:
     Raises:
         TargetError: A file is malformed, or two targets share a name or an alias.
     """
-    targets = {path.stem: read(path) for path in sorted(folder().glob("*.toml"))}
+    targets = {path.stem: read(path) for path in sorted(folder().glob("*.toml"), key=_stem)}
     owner: dict[str, str] = {}
     for target in targets.values():
         for name in (target.name, *target.aliases):
@@ -249,6 +272,108 @@ def find(name: str) -> Target:
     )
 
 
+def with_jetpack(device: Target, version: str) -> Target:
+    """The device with another JetPack: its software is that JetPack's.
+
+    Args:
+        device: A target.
+        version: Such as ``"6.2"``, or one of its releases, ``"6.2.1"``.
+
+    Raises:
+        TargetError: There is no such JetPack, or the device has none or not this one.
+    """
+    if not device.jetpacks:
+        raise TargetError(
+            f"{device.title} has no JetPack",
+            where="--jetpack",
+            hint="leave --jetpack out, or name a Jetson: edgekit targets lists them",
+        )
+    wanted = jetpack.find(version)
+    if wanted.version not in device.jetpacks:
+        raise TargetError(
+            f"{device.title} does not run JetPack {version}: want {', '.join(device.jetpacks)}",
+            where="--jetpack",
+            hint=_other_way(device, wanted.version),
+        )
+    others = tuple(key for key in device.unverified if not key.startswith("software"))
+    doubted = tuple(f"software.{name}" for name in wanted.unverified if name in wanted.software)
+    return replace(device, software=wanted.software, unverified=(*others, *doubted))
+
+
+def _other_way(device: Target, version: str) -> str:
+    """What to type instead: another target of the same module, where that runs it, else another JetPack."""
+    for other in known().values():
+        if version in other.jetpacks and set(other.modules) & set(device.modules):
+            return f"--target {other.name} --jetpack {version}"
+    return f"--jetpack {device.jetpacks[-1]}"
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is known of a Jetson at hand.
+
+    Attributes:
+        target: The target that it is, with the JetPack that is installed, where it runs that; ``None`` where
+            it is none of the known ones.
+        mismatches: What differs from the target's figures, in words.
+    """
+
+    target: Target | None
+    mismatches: tuple[str, ...]
+
+
+def matching(jetson: Jetson) -> Match:
+    """Which known target a Jetson is, and in what it differs."""
+    candidates = [t for t in known().values() if jetson.module and jetson.module in t.modules]
+    candidates = candidates or [t for t in known().values() if _resembles(t, jetson)]
+    flavours = [t for t in candidates if t.name.endswith("-super") == jetson.super_clocks] or candidates
+    if len(flavours) != 1:
+        names = ", ".join(t.name for t in flavours)
+        number = jetson.module or jetson.chip or "no number of a module"
+        return Match(None, (f"{number} is {f'one of {names}' if names else 'no module that is known here'}",))
+    found = flavours[0]
+    installed = jetpack.of_l4t(jetson.l4t)
+    if installed and installed[1].version in found.jetpacks:
+        found = with_jetpack(found, installed[1].version)
+    return Match(found, tuple(_mismatches(found, jetson)))
+
+
+# Of a chip: its compute capability.
+_CAPABILITIES = {"tegra194": "7.2", "tegra234": "8.7", "tegra264": "11.0"}
+
+
+def _resembles(target: Target, jetson: Jetson) -> bool:
+    """Whether a Jetson without the number of its module may be a target: by chip, memory and name."""
+    if target.compute_capability != _CAPABILITIES.get(jetson.chip) or not jetson.memory_bytes:
+        return False
+    families = {family for family in ("Nano", "NX", "AGX") if family in jetson.model}
+    named = not families or target.compute_capability == "11.0" or any(f in target.title for f in families)
+    return named and 0.75 < jetson.memory_bytes / target.memory_bytes <= 1
+
+
+def _mismatches(target: Target, jetson: Jetson) -> Iterator[str]:
+    assert target.gpu is not None
+    installed = jetpack.of_l4t(jetson.l4t)
+    if not installed:
+        yield f"Jetson Linux {jetson.l4t or 'of an unknown version'} belongs to no JetPack that is known here"
+    elif installed[1].version not in target.jetpacks:
+        yield f"JetPack {installed[0]} is none that {target.title} runs: {', '.join(target.jetpacks)}"
+    for name in ("tensorrt", "cuda"):
+        here, wanted = getattr(jetson, name), target.software[name]
+        if here and here.split(".")[:2] != wanted.split(".")[:2]:
+            title = {"tensorrt": "TensorRT", "cuda": "CUDA"}[name]
+            yield f"{title} {here} is installed, JetPack {target.software['jetpack']} has {wanted}"
+    if jetson.memory_bytes and jetson.memory_bytes < 0.75 * target.memory_bytes:
+        here = f"{jetson.memory_bytes / 2**30:.1f}"
+        yield f"{here} GiB of memory, {target.title} has {target.memory_bytes >> 30}"
+    mode = f"power mode {jetson.mode.name}" if jetson.mode else "the power mode"
+    clock = jetson.gpu_clock.highest_hz or (jetson.mode.gpu_clock_hz if jetson.mode else None)
+    if clock and clock < 0.98 * target.gpu.clock_hz:
+        yield f"{mode} allows the GPU {clock / 1e6:.0f} of {target.gpu.clock_hz / 1e6:.0f} MHz"
+    if jetson.multiprocessors and jetson.multiprocessors < target.gpu.multiprocessors:
+        yield f"{mode} leaves {jetson.multiprocessors} of {target.gpu.multiprocessors} multiprocessors on"
+
+
 def read(path: Path) -> Target:
     """Read and check one file.
 
@@ -273,4 +398,9 @@ def read(path: Path) -> Target:
     target = schema.decode(Target, data, error=TargetError, where=str(path))
     if target.name != path.stem:
         raise TargetError(f"the file's name wants to be {target.name}.toml, got {path.name}", where=str(path))
-    return target
+    if list(target.software) != ["jetpack"]:
+        return target
+    try:
+        return with_jetpack(target, target.software["jetpack"])
+    except TargetError as error:
+        raise TargetError(error.message, where=f"{path}: software.jetpack") from None

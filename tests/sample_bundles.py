@@ -14,6 +14,7 @@ from edgekit.backends import BACKENDS
 from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession
 from edgekit.bundle import Bundle
 from edgekit.dataset import DatasetRecord, FileDigest, InputFacts
+from edgekit.golden import Golden, GoldenRecord
 from edgekit.reports import (
     AccuracyLimits,
     AccuracyReport,
@@ -199,6 +200,23 @@ def full() -> Bundle:
             layers=layers,
             task=task_report(),
         ),
+    )
+
+
+def several(**second: Any) -> Bundle:
+    """A bundle of two networks, ``"first"`` and ``"second"``, with a golden case of shape 1x1x4x8."""
+    image = np.arange(32, dtype=np.float32).reshape(1, 1, 4, 8)
+    golden = Golden(
+        GoldenRecord("pytorch", "generated: seed 0", AccuracyLimits(min_snr_db=40.0)),
+        {"image": image},
+        {"doubled": 2 * image},
+    )
+    networks = (
+        artifact({"engine.bin": b"first"}, name="first", device="cuda", proven=False),
+        artifact({"engine.bin": b"second"}, **{"name": "second", **second}),
+    )
+    return Bundle.of(
+        *networks, name="double", target=TARGET, inputs=(IMAGE,), results=(DOUBLED,), golden=golden
     )
 
 

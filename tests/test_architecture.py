@@ -20,20 +20,21 @@ CSRC = ROOT.parent / "csrc"
 # folder may import each other. A new module that is not here fails the test.
 LAYERS = (
     ("_version", "errors"),
-    ("registry", "spec"),
-    ("schema", "atomic", "machine", "archive"),
+    ("registry", "spec", "jetpack"),
+    ("schema", "atomic", "machine", "archive", "jetson"),
     ("isolation", "reports", "samples", "target", "cuts", "recovery"),
-    ("kernels", "volumes", "hosts"),
+    ("kernels", "volumes", "hosts", "golden"),
     ("graph", "metrics", "dataset"),
     ("steps", "torch", "passes", "backends", "cases"),
-    ("bundle", "compare", "gates", "zoo"),
-    ("runtime", "doctor"),
-    ("profiling", "probe", "report"),
+    ("manifest", "compare", "gates", "zoo"),
+    ("bundle", "engines"),
+    ("runtime", "doctor", "deploy"),
+    ("profiling", "probe", "report", "proof", "finalization"),
     ("calibration",),
     ("contest", "front", "mixed"),
     ("compression", "slimming"),
     ("pipeline", "distillation"),
-    ("demo", "diff"),
+    ("demo", "diff", "check"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -49,6 +50,7 @@ OWNERS = {
     "onnxruntime": ("backends/onnxruntime.py",),
     "openvino": ("backends/openvino",),
     "tvm": ("backends/tvm/",),
+    "tensorrt": ("backends/tensorrt/",),
     "tvm_ffi": ("backends/tvm/backend.py",),
     "elftools": ("hosts/elf.py",),
     "pydicom": ("volumes/", "demo.py"),
@@ -60,7 +62,7 @@ OWNERS = {
     "numba": ("kernels/numba/",),
     "click": ("cli/",),
     "rich": ("cli/",),
-    "pybind11": (),
+    "pybind11": ("deploy/payload.py",),
 }
 # Of those, the ones that may be imported when their owner is: everything there needs them.
 AT_THE_TOP = {"torch", "safetensors", "click", "numba"}

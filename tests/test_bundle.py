@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import io
 import os
 import re
 import signal
@@ -19,12 +20,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_bundles import DOUBLED, IMAGE, TARGET, artifact, first, full, small
+from sample_bundles import DOUBLED, IMAGE, TARGET, artifact, first, full, several, small
 
-from edgekit import archive, bundle
+from edgekit import archive, bundle, manifest
 from edgekit.backends.base import ArtifactInfo
 from edgekit.bundle import Bundle, Manifest, Member
 from edgekit.errors import CorruptError, LimitError, SpecError, UsageError
+from edgekit.golden import GoldenRecord
 from edgekit.spec import Dim, Step
 
 PAGE = Path(__file__).parent.parent / "docs" / "bundle.md"
@@ -58,7 +60,7 @@ def test_steps_before_and_after_are_read_back(tmp_path):
 
 
 def test_a_bundle_without_steps_does_not_mention_them():
-    text = bundle._encode(small().manifest)
+    text = manifest.encode(small().manifest)
     assert b"before" not in text and b"after" not in text
 
 
@@ -93,8 +95,8 @@ def test_a_text_that_is_no_unicode_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "make, digest",
     [
-        (first, "2df0150eceb9ca15e9da69713f69be8d6dbc56f63232950175229203470b0464"),
-        (full, "061e8831872d2b71bb846bf8a467e1e2d0ce4e52e78ba327974fd4bf571ccf94"),
+        (first, "87e1ec1e5858e0adbae061db510a097bf04c6413e0d372636d5dd07391e5baff"),
+        (full, "28ad1e8082b57607b1d2ea5d29c87f344f7251354e34faa3a362e02107e59768"),
     ],
 )
 def test_the_bytes_of_format_1(tmp_path, make, digest):
@@ -104,18 +106,18 @@ def test_the_bytes_of_format_1(tmp_path, make, digest):
 
 
 def test_full_sets_every_field():
-    manifest = full().manifest
-    left = [f.name for f in dataclasses.fields(Manifest) if getattr(manifest, f.name) == f.default]
-    assert left == ["before", "after", "signature"], "have tests of their own"
+    made = full().manifest
+    left = [f.name for f in dataclasses.fields(Manifest) if getattr(made, f.name) == f.default]
+    assert left == ["before", "after", "golden", "signature"], "have tests of their own"
 
 
 def test_any_unzip_tool_opens_it(tmp_path):
     bundle.write(full(), tmp_path / "a.ekb")
     with zipfile.ZipFile(tmp_path / "a.ekb") as file:
         assert file.testzip() is None
-        assert file.namelist() == ["manifest.json", "network/model.bin", "network/model.xml"]
+        assert file.namelist() == ["manifest.json", "network/stub/model.bin", "network/stub/model.xml"]
         assert {info.compress_type for info in file.infolist()} == {zipfile.ZIP_STORED}
-        assert file.read("network/model.xml") == b"<net/>"
+        assert file.read("network/stub/model.xml") == b"<net/>"
         assert file.getinfo("manifest.json").date_time == (1980, 1, 1, 0, 0, 0)
 
 
@@ -148,12 +150,12 @@ def test_verify_names_the_damaged_member(tmp_path):
     checked = bundle.verify(path)
     assert not checked.passed
     assert {m.name: m.intact for m in checked.members} == {
-        "network/model.bin": True,
-        "network/model.xml": False,
+        "network/stub/model.bin": True,
+        "network/stub/model.xml": False,
     }
     with pytest.raises(CorruptError, match="checksum") as caught:
         bundle.read(path)
-    assert caught.value.exit_code == 5 and "network/model.xml" in caught.value.where
+    assert caught.value.exit_code == 5 and "network/stub/model.xml" in caught.value.where
     bundle.read_manifest(path)  # looks at the manifest alone
 
 
@@ -292,11 +294,11 @@ def test_member_names_differ_in_more_than_case():
 def test_bytes_have_to_be_the_described_ones():
     good = small()
     with pytest.raises(CorruptError, match="not the one"):
-        replace(good, files={**good.files, "network/model.xml": b"other!"})
+        replace(good, files={**good.files, "network/stub/model.xml": b"other!"})
     with pytest.raises(CorruptError, match="want the members"):
-        replace(good, files={**good.files, "network/extra": b""})
+        replace(good, files={**good.files, "network/stub/extra": b""})
     with pytest.raises(TypeError):
-        good.files["network/model.xml"] = b""  # type: ignore[index]
+        good.files["network/stub/model.xml"] = b""  # type: ignore[index]
     with pytest.raises(CorruptError):
         Member("0" * 63, 1)
 
@@ -363,12 +365,122 @@ def test_a_killed_process_leaves_the_old_bundle_or_nothing(tmp_path, writes, old
 
 def test_the_page_names_every_key():
     text = PAGE.read_text()
-    for cls in (Manifest, ArtifactInfo, Member):
+    for cls in (Manifest, ArtifactInfo, Member, GoldenRecord):
         for field in dataclasses.fields(cls):
             assert f"`{field.name}`" in text, f"{cls.__name__}.{field.name} is missing in {PAGE.name}"
     described = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
-    known = {field.name for cls in (Manifest, ArtifactInfo, Member) for field in dataclasses.fields(cls)}
+    known = {
+        field.name
+        for cls in (Manifest, ArtifactInfo, Member, GoldenRecord)
+        for field in dataclasses.fields(cls)
+    }
     assert described <= known, f"{PAGE.name} describes {described - known}, which there is not"
+
+
+# ── several networks, and the golden case ─────────────────────────────────────────────────────────────
+
+
+def test_several_networks_and_the_golden_case_are_read_back(tmp_path):
+    bundle.write(several(), tmp_path / "a.ekb")
+    back = bundle.read(tmp_path / "a.ekb")
+    assert back.manifest == several().manifest and back.files == several().files
+    assert list(back.files) == [
+        "golden/inputs/0.npy",
+        "golden/results/0.npy",
+        "network/first/engine.bin",
+        "network/second/engine.bin",
+    ]
+    assert [network.name for network in back.manifest.networks] == ["first", "second"]
+    assert back.manifest.network.name == "first" and back.network.files == {"engine.bin": b"first"}
+    assert back.artifact(back.manifest.named("second")).files == {"engine.bin": b"second"}
+    assert back.golden is not None and back.golden.record.limits.min_snr_db == 40
+    np.testing.assert_array_equal(back.golden.results["doubled"], 2 * back.golden.inputs["image"])
+    assert bundle.verify(tmp_path / "a.ekb").passed
+    bundle.write(back, tmp_path / "b.ekb")
+    assert (tmp_path / "a.ekb").read_bytes() == (tmp_path / "b.ekb").read_bytes()
+    assert small().golden is None
+
+
+def test_a_network_goes_by_its_backend_s_name():
+    assert small().manifest.network.name == "stub" and small().manifest.network.proven
+    with pytest.raises(UsageError, match="no network 'frist'") as caught:
+        several().manifest.named("frist")
+    assert caught.value.hint == "did you mean 'first'?"
+
+
+OTHER = replace(DOUBLED, dtype="float64")
+
+
+@pytest.mark.parametrize(
+    "second, what",
+    [
+        ({"name": "first"}, "different names"),
+        ({"name": "Second"}, "no name for a network"),
+        ({"name": "a/b"}, "no name for a network"),
+        ({"name": ".."}, "no name for a network"),
+        ({"name": "x" * 41}, "no name for a network"),
+        ({"target": "other"}, "for 'other'"),
+        ({"outputs": (OTHER,)}, "same inputs and outputs"),
+        ({"inputs": (replace(IMAGE, name="x"),)}, "same inputs and outputs"),
+    ],
+)
+def test_networks_that_do_not_go_together_are_refused(second, what):
+    with pytest.raises(CorruptError, match=what):
+        several(**second)
+
+
+def test_no_networks_and_too_many_are_refused():
+    good = small()
+    for networks in ((), tuple(replace(good.manifest.network, name=f"n{i}") for i in range(9))):
+        with pytest.raises(CorruptError, match="want 1 to 8 networks"):
+            replace(good, manifest=replace(good.manifest, networks=networks))
+
+
+def npy(array, version=(1, 0)):
+    stream = io.BytesIO()
+    np.lib.format.write_array(stream, np.asarray(array), version=version)
+    return stream.getvalue()
+
+
+GOLDEN = np.zeros((1, 1, 4, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    "content, what",
+    [
+        (b"", "want an array"),
+        (b"PK", "want an array"),
+        (npy(GOLDEN, (2, 0)), "version 1.0"),
+        (npy(GOLDEN.astype(np.float64)), "got float64"),
+        (npy(GOLDEN[:, :, :, :7]), "in C order"),
+        (npy(GOLDEN[0]), "in C order"),
+        (npy(np.asfortranarray(np.zeros((1, 1, 4, 8), np.float32))), "in C order"),
+        (npy(GOLDEN)[:-1], "want 128 bytes of numbers, got 127"),
+        (npy(GOLDEN) + b"x", "want 128 bytes of numbers, got 129"),
+        (npy(GOLDEN).replace(b"4, 8", b"4, 9"), "in C order"),
+        (npy(GOLDEN).replace(b"'<f4'", b"'|O' "), "got object"),
+    ],
+)
+def test_a_golden_case_that_is_no_array_of_its_contract_is_refused(tmp_path, content, what):
+    good = several()
+    name = "golden/inputs/0.npy"
+    files = {**good.files, name: content}
+    members = {**good.manifest.members, name: Member.of(content)}
+    described = replace(good.manifest, members=members)
+    with pytest.raises(CorruptError, match=what):
+        Bundle(described, files)
+    # A file is refused alike, and verify does not call it intact.
+    contents = {"manifest.json": manifest.encode(described), **dict(sorted(files.items()))}
+    (tmp_path / "a.ekb").write_bytes(b"".join(archive.pieces(contents)))
+    for look in (bundle.read, bundle.verify):
+        with pytest.raises(CorruptError, match=what):
+            look(tmp_path / "a.ekb")
+
+
+def test_the_golden_case_s_files_are_members():
+    good = several()
+    with pytest.raises(CorruptError, match="want to be the members"):
+        replace(good, manifest=replace(good.manifest, golden=None))
 
 
 def test_of_takes_what_belongs_to_the_target():

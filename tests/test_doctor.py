@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import sample_jetsons
 
-from edgekit import doctor, isolation, kernels, machine
+from edgekit import doctor, isolation, jetson, kernels, machine
 from edgekit import target as targets
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Artifact, Availability, Backend, NetworkSession, Refusal
@@ -217,6 +218,38 @@ def test_a_broken_target_folder_is_survived(
     finally:
         targets.known.cache_clear()
     assert diagnosis.target == "" and diagnosis.other_targets == ()
+
+
+def test_a_jetson(
+    use: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use("fine")  # type: ignore[operator]
+    board = jetson.detect(sample_jetsons.tree(tmp_path, "orin-nano-super-jetpack-6"))
+    monkeypatch.setattr(jetson, "detect", lambda: board)
+    assert main(["doctor"]) == 0
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
+    assert lines["module"].endswith("Developer Kit Super (p3767-0005)")
+    assert lines["software"] == (
+        "JetPack 6.2, Jetson Linux 36.4.3, TensorRT 10.3.0.30, CUDA 12.6.68, cuDNN 9.3.0.75"
+    )
+    assert lines["power mode"] == "25W (nvpmodel -m 1); also 15W, MAXN_SUPER, 7W"
+    assert lines["GPU"].startswith("8 multiprocessors, 306 MHz now, at most 918 MHz; memory")
+    assert lines["target"].startswith("jetson-orin-nano-8gb-super")
+    assert lines["note"] == "power mode 25W allows the GPU 918 of 1020 MHz"
+    assert main(["doctor", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["diagnosis"]
+    assert told["jetson"]["mode"]["name"] == "25W" and told["target"] == "jetson-orin-nano-8gb-super"
+
+
+def test_a_jetson_of_which_little_is_known(
+    use: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    use("fine")  # type: ignore[operator]
+    monkeypatch.setattr(jetson, "detect", lambda: jetson.Jetson(chip="tegra234"))
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "module: unknown (tegra234)" in out and "power mode: unknown" in out
+    assert "GPU: unknown number of multiprocessors, clock unknown; memory: clock unknown" in out
 
 
 def fitting(here: Machine) -> list[targets.Target]:

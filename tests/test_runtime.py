@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_bundles import DOUBLED, IMAGE, StubBackend, artifact, small, stub  # noqa: F401
+from sample_bundles import DOUBLED, IMAGE, StubBackend, artifact, several, small, stub  # noqa: F401
 from sample_steps import add  # noqa: F401
 
 from edgekit import bundle, machine, runtime
@@ -349,6 +349,60 @@ def test_a_missing_vendor_is_unavailable(stub):  # noqa: F811
 def test_an_unknown_backend_is_a_mismatch():
     with pytest.raises(MismatchError, match="'stub', which this edgekit does not have"):
         runtime.open(small())
+
+
+# ── several networks ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_first_network_that_runs_here_is_opened(stub, here, monkeypatch):  # noqa: F811
+    with runtime.open(several()) as opened:
+        assert (opened.network_name, opened.passed_over) == ("first", {})
+    monkeypatch.setattr(stub, "_open", refusing("first", stub._open))
+    with runtime.open(several()) as opened:
+        assert opened.network_name == "second"
+        assert opened.passed_over == {"first": "no GPU for first"}
+        np.testing.assert_array_equal(opened.run(FEED)["doubled"], 2 * FEED["image"])
+    with runtime.open(several(), network="second") as opened:
+        assert (opened.network_name, opened.passed_over) == ("second", {})
+    with pytest.raises(UnavailableError, match=r"^no GPU for first\n"):
+        runtime.open(several(), network="first")
+
+
+def refusing(name, original):
+    """``_open`` of a backend whose runtime is not there for one network."""
+
+    def open_artifact(artifact, threads):
+        if artifact.info.name == name:
+            raise UnavailableError(f"no GPU for {name}\nand more", hint="buy one")
+        return original(artifact, threads)
+
+    return open_artifact
+
+
+def test_no_network_that_runs_here_tells_of_each(stub, here, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(stub, "_open", refusing("first", stub._open))
+    made = several(native=True)
+    made = replace(made, manifest=replace(made.manifest, arch="aarch64"))
+    with pytest.raises(MismatchError, match="none of the bundle's networks") as caught:
+        runtime.open(made)
+    lines = caught.value.message.splitlines()
+    assert lines[1] == "  first: no GPU for first"
+    assert lines[2].startswith("  second: the bundle holds machine code for aarch64")
+    assert caught.value.hint == "buy one" and not stub.opened
+
+
+def test_a_runtime_that_fails_is_not_passed_over(stub, monkeypatch):  # noqa: F811
+    def broken(artifact, threads):
+        raise ValueError("the engine is damaged")
+
+    monkeypatch.setattr(stub, "_open", broken)
+    with pytest.raises(SessionError, match="the engine is damaged"):
+        runtime.open(several())
+
+
+def test_an_unknown_network_is_a_usage_error(stub):  # noqa: F811
+    with pytest.raises(UsageError, match="no network 'third': want one of first, second"):
+        runtime.open(several(), network="third")
 
 
 # ── a fresh process ───────────────────────────────────────────────────────────────────────────────────

@@ -51,6 +51,10 @@ _BETWEEN_TAGS = re.compile(rb">\s+<")
 # How many axes a batch of them has.
 _IMAGE, _VOLUME = 4, 5
 _FLOATING = ("FLOAT", "FLOAT16", "DOUBLE")
+# A network that was rewritten, while it is read.
+_ROUNDED = "rounded-once.onnx"
+# Operators whose results are numbers of their inputs.
+_CHOOSING = ("MaxPool", "Concat")
 
 
 # Operators of ONNX that its importer does not take (tried on 2026.4).
@@ -121,14 +125,20 @@ class OpenVino(Backend):
         return (f"OpenVINO runs edgekit's operators in Python: {artifact.files[_PYTHON].decode().strip()}",)
 
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
+        import onnx_ir as ir
         import openvino
 
-        library, missing = _library(target) if _may_need_operators(model) else (b"", "")
+        given = ir.load(model)
+        library, missing = _library(target) if _may_need_operators(given) else (b"", "")
+        if _round_once(given):
+            model = out / _ROUNDED
+            ir.save(given, model)
         with _READING:
             own = _register(library) if library else _OPSET
             if missing:
                 _register_python()
             network = _core().read_model(model)
+        (out / _ROUNDED).unlink(missing_ok=True)
         _join_quantizations(network)
         # Half precision is a pass of edgekit's own, so that every backend gets the same numbers.
         openvino.save_model(network, out / _XML, compress_to_fp16=False)
@@ -249,16 +259,48 @@ def _library(target: Target) -> tuple[bytes, str]:
         return b"", f"operators of edgekit run in Python, more slowly: {error.message} ({error.hint})"
 
 
-def _may_need_operators(model: Path) -> bool:
+def _may_need_operators(network: Any) -> bool:
     """Whether a network has operators of edgekit's, or a GridSample that is not known to be of images."""
-    import onnx_ir as ir
-
-    network = ir.load(model)
     nodes = itertools.chain(network.graph.all_nodes(), *(f.all_nodes() for f in network.functions.values()))
     return any(
         node.domain == opset.DOMAIN or (node.op_type == "GridSample" and _rank(node.inputs[0]) != _IMAGE)
         for node in nodes
     )
+
+
+def _round_once(network: Any) -> bool:
+    """Take quantizations out of an onnx_ir model that round what is rounded already; whether there were any.
+
+    The largest of some rounded numbers is one of them, and so is each number of a concatenation. OpenVINO
+    would compute the second rounding, and for each image of a concatenation by itself. It wants it in front
+    of a transposed convolution, which it otherwise computes more slowly than all that (2026.4, volumes).
+    """
+    found = False
+    for node in network.graph:
+        rounds = node.inputs[0].producer() if node.op_type == "DequantizeLinear" else None
+        if rounds is None or rounds.op_type != "QuantizeLinear":
+            continue
+        maker = rounds.inputs[0].producer()
+        if maker is None or maker.op_type not in _CHOOSING:
+            continue
+        sources = [value.producer() for value in maker.inputs]
+        alike = [one for one in sources if one is not None and one.op_type == node.op_type]
+        if len(alike) < len(sources) or any(_grid(one) != _grid(node) for one in (*alike, rounds)):
+            continue
+        result = node.outputs[0]
+        readers = {reader.op_type for reader in result.consumers()}
+        if readers == {"Conv"} and not result.is_graph_output():
+            result.replace_all_uses_with(maker.outputs[0])
+            found = True
+    return found
+
+
+def _grid(node: Any) -> list[Any]:
+    """Scale and zero point of a quantization, as far as they are known; unknown ones equal none."""
+    import onnx_ir as ir
+
+    tensors = [value and ir.convenience.get_const_tensor(value) for value in node.inputs[1:]]
+    return [object() if one is None else (one.dtype, one.numpy().tolist()) for one in tensors]
 
 
 def _join_quantizations(network: Any) -> None:

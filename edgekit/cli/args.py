@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgekit.errors import UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgekit.target import Target
 
 Function = Callable[..., Any]
 
@@ -32,6 +35,38 @@ def command(name: str) -> Callable[[Function], click.Command]:
 def bundle_argument(function: Function) -> Function:
     """The bundle that a command works on."""
     return click.argument("bundle", type=click.Path(path_type=Path), shell_complete=_complete_files)(function)
+
+
+def network_option(function: Function) -> Function:
+    """Which of the bundle's networks."""
+    return click.option(
+        "--network",
+        default="",
+        metavar="NAME",
+        help="Of the bundle's networks this one; the first that runs here otherwise.",
+    )(function)
+
+
+def jetpack_option(function: Function) -> Function:
+    """The JetPack of a Jetson, where it is not the one that the target names; see :func:`target`."""
+    return click.option(
+        "--jetpack",
+        metavar="VERSION",
+        help="JetPack on the Jetson, such as 5.1, 6.2 or 7.2; by default the one that the target names.",
+        shell_complete=_complete_jetpacks,
+    )(function)
+
+
+def target(name: str, jetpack: str | None = None) -> Target:
+    """The target of this name, alias or file, with the JetPack that ``--jetpack`` names.
+
+    Raises:
+        TargetError: There is no such target, or it does not run that JetPack.
+    """
+    from edgekit import target as targets
+
+    found = targets.find(name)
+    return found if jetpack is None else targets.with_jetpack(found, jetpack)
 
 
 def threads_option(function: Function) -> Function:
@@ -212,6 +247,12 @@ def _put(found: dict[str, str], name: str, value: str, option: str) -> None:
     if name in found:
         raise UsageError(f"{name!r} is given twice: {found[name]!r} and {value!r}", where=option)
     found[name] = value
+
+
+def _complete_jetpacks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    from edgekit.jetpack import JETPACKS
+
+    return [version for version in JETPACKS if version.startswith(incomplete)]
 
 
 def _complete_files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:

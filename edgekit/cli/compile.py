@@ -29,6 +29,7 @@ _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "auto")
     help="Device.",
     shell_complete=complete_targets,
 )
+@args.jetpack_option
 @args.shapes_option("Shape of an input, such as ct=1x1x[32:128:16]x96x96.")
 @click.option(
     "--weights",
@@ -141,6 +142,7 @@ _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "auto")
 def command(
     model: str,
     target: str,
+    jetpack: str | None,
     shapes: tuple[str, ...],
     weights: Path | None,
     trust: bool,
@@ -194,7 +196,7 @@ def command(
     shape_of = feeds.shapes(shapes)
     with Progress() as progress:
         common: dict[str, Any] = {
-            "target": target,
+            "target": args.target(target, jetpack),
             "shapes": shape_of or None,
             "weights": weights,
             "trust": trust,

@@ -63,6 +63,7 @@ _MIB = 1 << 20
     metavar="N",
     help="Inner values to ask for in one compilation; fewer leave more of the backend's fusions whole.",
 )
+@args.network_option
 @args.threads_option
 @click.option(
     "-o",
@@ -100,6 +101,7 @@ def command(
     graph: Path | None,
     min_snr_db: float | None,
     marks: int,
+    network: str,
     threads: int,
     folder: Path | None,
     force: bool,
@@ -148,6 +150,7 @@ def command(
             target=device,
             min_snr_db=min_snr_db,
             marks=marks,
+            network=network,
             threads=threads,
             limits=Limits(time_limit_s, memory_limit_mib * _MIB),
             on_event=progress,

@@ -9,6 +9,7 @@ from edgekit.cli import args, output
 
 if TYPE_CHECKING:
     from edgekit.doctor import Diagnosis, Finding
+    from edgekit.jetson import Clock, Jetson
 
 _NOTHING_WORKS = 4
 
@@ -40,11 +41,36 @@ def _show(diagnosis: Diagnosis) -> None:
     free = f"{output.size(diagnosis.free_memory_bytes)} of {output.size(here.memory_bytes)}"
     output.say(f"memory: {free} free; disk: {output.size(diagnosis.free_disk_bytes)} free here")
     others = f" (also {', '.join(diagnosis.other_targets)})" if diagnosis.other_targets else ""
+    if diagnosis.jetson:
+        _jetson(diagnosis.jetson)
     output.say(f"target: {diagnosis.target or 'none describes this machine'}{others}")
+    for mismatch in diagnosis.mismatches:
+        output.say(f"note: {mismatch}")
     output.say()
     _findings("backends", diagnosis.backends)
     rest = (diagnosis.kernels, diagnosis.gpu, *diagnosis.operators, *diagnosis.packages)
     _findings("the rest", (diagnosis.python, *rest))
+
+
+def _jetson(board: Jetson) -> None:
+    """A line for the module, one for its software, one for what it is set to."""
+    unknown = "unknown"
+    output.say(f"module: {board.model or unknown} ({board.module or board.chip or unknown})")
+    software = {"JetPack": board.jetpack, "Jetson Linux": board.l4t, "TensorRT": board.tensorrt}
+    software |= {"CUDA": board.cuda, "cuDNN": board.cudnn}
+    output.say(f"software: {', '.join(f'{name} {version or unknown}' for name, version in software.items())}")
+    mode = f"{board.mode.name} (nvpmodel -m {board.mode.number})" if board.mode else unknown
+    others = ", ".join(one.name for one in board.modes if one != board.mode)
+    output.say(f"power mode: {mode}{f'; also {others}' if others else ''}")
+    gpu = f"{board.multiprocessors or 'unknown number of'} multiprocessors, {_clock(board.gpu_clock)}"
+    output.say(f"GPU: {gpu}; memory: {_clock(board.memory_clock)}")
+
+
+def _clock(clock: Clock) -> str:
+    """``306 MHz now, at most 1020``."""
+    figures = {"{:.0f} MHz now": clock.now_hz, "at most {:.0f} MHz": clock.highest_hz}
+    known = [text.format(hz / 1e6) for text, hz in figures.items() if hz is not None]
+    return ", ".join(known) or "clock unknown"
 
 
 def _findings(title: str, findings: Iterable[Finding]) -> None:

@@ -45,12 +45,15 @@ def command(bundle: Path, as_json: bool) -> None:
 
 
 def _show(manifest: Manifest) -> None:
-    network = manifest.network
     precision = "" if manifest.precision == "float32" else f", in {manifest.precision}"
-    output.say(f"{manifest.name}: for {manifest.target}, with {network.backend} ({network.form}){precision}")
+    with_what = ", ".join(f"{network.name} ({network.form})" for network in manifest.networks)
+    output.say(f"{manifest.name}: for {manifest.target}, with {with_what}{precision}")
     if manifest.intended_use:
         output.say(f"intended use: {manifest.intended_use}")
-    built_with = ", ".join(f"{name} {version}" for name, version in network.built_with.items())
+    versions = {
+        name: version for network in manifest.networks for name, version in network.built_with.items()
+    }
+    built_with = ", ".join(f"{name} {version}" for name, version in versions.items())
     output.say(f"written by edgekit {manifest.edgekit}{' with ' + built_with if built_with else ''}")
     output.say(f"identity: {manifest.identity}")
     for title, lines in (
@@ -67,10 +70,16 @@ def _show(manifest: Manifest) -> None:
             output.say(f"{title}:")
             for line in lines:
                 output.say(f"  {line}")
-    if network.native:
+    if any(network.native for network in manifest.networks):
         output.say(f"holds machine code for {manifest.arch} with {', '.join(manifest.cpu_features)}")
-    if network.library:
-        output.say(f"holds edgekit's operators for {network.backend} on {manifest.arch}: {network.library}")
+    for network in manifest.networks:
+        if network.library:
+            output.say(
+                f"holds edgekit's operators for {network.backend} on {manifest.arch}: {network.library}"
+            )
+    unproven = [network.name for network in manifest.networks if not network.proven]
+    if unproven:
+        output.say(f"not run where it was compiled: {', '.join(unproven)}")
     show_evidence(manifest)
 
 

@@ -19,6 +19,7 @@ _PERCENTS = (50, 90, 99, 99.9)
 @args.bundle_argument
 @args.inputs_option("Image or array to run on; generated ones otherwise.")
 @args.shapes_option("Shape of a generated input; its smallest one otherwise.")
+@args.network_option
 @args.threads_option
 @click.option(
     "--runs",
@@ -39,6 +40,7 @@ def command(
     bundle: Path,
     inputs: tuple[str, ...],
     shapes: tuple[str, ...],
+    network: str,
     threads: int,
     runs: int,
     seconds: float,
@@ -50,12 +52,12 @@ def command(
     warm-up until the times settle.
     """
     from edgekit import profiling, runtime
-    from edgekit.cli import feeds
+    from edgekit.cli import feeds, results
     from edgekit.cli.progress import Progress
 
     with Progress(ticking=False) as progress:
         progress(f"open {bundle}")
-        with runtime.open(bundle, threads=threads) as session:
+        with runtime.open(bundle, network=network, threads=threads) as session:
             given = feeds.given_or_generated(session.inputs, inputs, shapes)
             report = profiling.measure(
                 session,
@@ -64,11 +66,19 @@ def command(
                 seconds=seconds,
                 on_progress=lambda share: progress("measure", share),
             )
+    for text in results.which(session):
+        output.note(f"note: {text}")
     if as_json:
         figures = profiling.summary(report)
         output.document(
             "profile",
-            {"bundle": str(bundle), "inputs": given.described, "summary": figures, "report": report},
+            {
+                "bundle": str(bundle),
+                "network": session.network_name,
+                "inputs": given.described,
+                "summary": figures,
+                "report": report,
+            },
         )
         return
     _show(report, str(bundle), given.described)

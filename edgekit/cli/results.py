@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from edgekit.cli.feeds import is_plain
 from edgekit.errors import UsageError
 from edgekit.spec import Array, TensorSpec
 from edgekit.volumes import Volume
+
+if TYPE_CHECKING:
+    from edgekit.runtime import Session
 
 _ENDINGS = (".npy", ".nii.gz", ".nii")
 _GRID_TOLERANCE_MM = 1e-3
@@ -85,6 +89,14 @@ def write(array: Array, spec: TensorSpec, path: Path, image: Volume | None, *, f
     volume = volumes.from_tensor(array, spec, image)
     volumes.write(path, volume, force=force)
     return "" if volume.affine is not None else f"{path}: its place in the patient is not known"
+
+
+def which(session: Session) -> list[str]:
+    """What a user wants to know of the network that runs: and why not one that the bundle prefers."""
+    passed_over = [
+        f"network {name} was passed over: {reason}" for name, reason in session.passed_over.items()
+    ]
+    return [*passed_over, f"network {session.network_name} runs"] if passed_over else []
 
 
 def _check_is_image(spec: TensorSpec, path: Path) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Input whose grid the written images lie on; needed where the inputs' grids differ.",
 )
+@args.network_option
 @args.threads_option
 @args.force_option
 def command(
@@ -38,6 +39,7 @@ def command(
     inputs: tuple[str, ...],
     outputs: tuple[str, ...],
     grid_of: str | None,
+    network: str,
     threads: int,
     force: bool,
     as_json: bool,
@@ -60,13 +62,13 @@ def command(
         given = feeds.given(manifest.inputs, inputs)
         grid = results.grid(manifest, places, given.images, grid_of)
         progress(f"open {bundle}")
-        with runtime.open(bundle, threads=threads) as session:
+        with runtime.open(bundle, network=network, threads=threads) as session:
             progress("run")
             stages: dict[str, float] = {}
             started = time.perf_counter()
             arrays = session.run(given.arrays, stages=stages)
             run_s = time.perf_counter() - started
-        notes = list(given.notes)
+        notes = [*given.notes, *results.which(session)]
         for spec in manifest.results:
             if spec.name in places:
                 progress(f"write {places[spec.name]}")
@@ -80,6 +82,7 @@ def command(
             "run",
             {
                 "bundle": str(bundle),
+                "network": session.network_name,
                 "inputs": given.described,
                 "results": described,
                 "run_s": run_s,

@@ -8,9 +8,22 @@ import click
 
 from edgekit import schema, target
 from edgekit.cli import args, output
-from edgekit.target import Precision, Target
+from edgekit.errors import UsageError
+from edgekit.jetpack import JETPACKS
+from edgekit.target import PowerMode, Precision, Target
 
 _DOUBT = " ?"
+_FIGURES = {
+    "watts": "watts",
+    "multiprocessors": "multiprocessors",
+    "gpu_clock_hz": "GPU clock",
+    "memory_clock_hz": "memory clock",
+    "bandwidth_bytes_per_s": "bandwidth",
+    "dla_clock_hz": "DLA clock",
+    "int8_ops_per_s": "int8 ops/s",
+    "dla_int8_ops_per_s": "DLA int8 ops/s",
+}
+_VERSIONS = ("tensorrt", "cuda", "cudnn", "ubuntu", "glibc", "python")
 _LISTED: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 
@@ -22,14 +35,19 @@ def complete_targets(ctx: click.Context, param: click.Parameter, incomplete: str
 
 @args.command("targets")
 @click.argument("name", required=False, shell_complete=complete_targets)
-def command(name: str | None, as_json: bool) -> None:
+@args.jetpack_option
+def command(name: str | None, jetpack: str | None, as_json: bool) -> None:
     """List the known devices, or show one.
 
     NAME is a name, an alias, or the path of a TOML file of your own. A question mark stands after a figure
     that comes from no primary source and no measurement of ours.
     """
+    if jetpack and not name:
+        raise UsageError(
+            "--jetpack wants the name of a Jetson", hint=f"edgekit targets jetson --jetpack {jetpack}"
+        )
     if name:
-        found = target.find(name)
+        found = args.target(name, jetpack)
         if as_json:
             output.document("targets", {"target": found})
         else:
@@ -68,24 +86,59 @@ def _list(known: Mapping[str, Target]) -> None:
 
 def _show(item: Target) -> None:
     plain = schema.encode(item)
-    lists = {key: plain.pop(key, []) for key in ("sources", "unverified")}
+    lists = {key: plain.pop(key, []) for key in ("sources", "unverified", "power_modes")}
     output.table([("key", "value"), *((key, _marked(item, key, value)) for key, value in _flat(plain))])
     output.say()
+    if item.power_modes:
+        _power_modes(item)
+    if item.jetpacks:
+        _jetpacks(item)
     for source in lists["sources"]:
         output.say(f"source: {source}")
     if lists["unverified"]:
         output.say(f"'{_DOUBT.strip()}': comes from no primary source and no measurement of ours")
 
 
+def _power_modes(item: Target) -> None:
+    """A table of the modes, with a column for each figure that any of them states."""
+
+    def cell(mode: PowerMode, figure: str) -> str:
+        value = getattr(mode, figure)
+        return "-" if value is None else _marked(item, f"power_modes.{mode.name}.{figure}", value)
+
+    figures = [f for f in _FIGURES if any(getattr(mode, f) is not None for mode in item.power_modes)]
+    rows: output.Rows = [("power mode", *(_FIGURES[figure] for figure in figures))]
+    rows += [(mode.name, *(cell(mode, figure) for figure in figures)) for mode in item.power_modes]
+    output.table(rows)
+    output.say(
+        "The number of a mode differs between releases: sudo nvpmodel -q says the names on the device."
+    )
+    output.say()
+
+
+def _jetpacks(item: Target) -> None:
+    """A table of what each JetPack of a module brings."""
+    rows: output.Rows = [
+        ("JetPack", "Jetson Linux", "TensorRT", "CUDA", "cuDNN", "Ubuntu", "glibc", "Python", "")
+    ]
+    for version in item.jetpacks:
+        one = JETPACKS[version]
+        linux = ", ".join(system for systems in one.releases.values() for system in systems)
+        versions = {name: getattr(one, name) for name in _VERSIONS}
+        marks = {name: _DOUBT if name in one.unverified else "" for name in versions}
+        cells = [f"{versions[name]}{marks[name]}" if versions[name] else "-" for name in versions]
+        chosen = "compiled for" if version == item.software["jetpack"] else ""
+        rows.append((version, linux, *cells, chosen))
+    output.table(rows)
+    output.say("Another one: --jetpack VERSION.")
+    output.say()
+
+
 def _flat(plain: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Dotted keys and their values; items of a list of tables go by their name."""
+    """Dotted keys and their values."""
     for key, value in plain.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            for table in value:
-                rest = {k: v for k, v in table.items() if k != "name"}
-                yield from _flat(rest, f"{prefix}{key}.{table['name']}.")
         else:
             yield prefix + key, value
 

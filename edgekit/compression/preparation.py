@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import islice
@@ -18,7 +18,7 @@ from edgekit.mixed.sensitivity import noise_share
 from edgekit.passes.equalize import EqualizePass
 from edgekit.passes.half import HalfPass
 from edgekit.passes.quantize import LayerGroup, QuantizePass, Recipe, choose_method, groups
-from edgekit.passes.ranges import Method, Ranges
+from edgekit.passes.ranges import Ranges
 from edgekit.reports import LayerReport
 from edgekit.spec import Array
 from edgekit.target import Target
@@ -27,6 +27,8 @@ from edgekit.target import Target
 SMALLER = ("int8", "float16", "bfloat16")
 # Samples that range methods and layers are compared on; each is a run of the literal network.
 _FEW = 4
+# Ways to quantize that labelled cases are asked about; each is a run of the literal network on all of them.
+_MOST_TRIED = 4
 
 Feeds = Mapping[str, Array]
 
@@ -42,7 +44,7 @@ class Preparation:
         samples: A few inputs of the network (what the steps before it make).
         device: The target.
         threads: Threads to use; 0 for all.
-        scores: Signal-to-noise ratio of the results with each range method, in decibels.
+        snr_db: Signal-to-noise ratio of the results with all groups in bytes, in decibels.
     """
 
     graph: Graph
@@ -51,7 +53,7 @@ class Preparation:
     samples: tuple[Feeds, ...]
     device: Target
     threads: int
-    scores: Mapping[Method, float]
+    snr_db: float
 
     @cached_property
     def groups(self) -> tuple[LayerGroup, ...]:
@@ -94,7 +96,7 @@ class Preparation:
         """All groups in one precision, without asking whether that is faster."""
         choices = tuple(Choice(group.name, group.nodes, precision) for group in self.groups)
         graph = self.lower({group.name: precision for group in self.groups})
-        return Assignment("", graph, choices, np.nan, np.nan, max(self.scores.values()))
+        return Assignment("", graph, choices, np.nan, np.nan, self.snr_db)
 
 
 def prepare(
@@ -106,8 +108,13 @@ def prepare(
     time_limit_s: float,
     threads: int,
     on_event: Callable[[str], None],
+    keeps: Callable[[Graph], bool] | None = None,
 ) -> Preparation:
-    """Scale, calibrate, and choose how far types reach: what gives the least noise of the results is kept.
+    """Scale, calibrate, and choose how far types reach.
+
+    What gives the least noise of the results is best; where labelled cases can be asked, the best that keeps
+    what is wanted of them with all layers in bytes. A range that clips the few bright voxels of a small
+    structure gives little noise, and loses the structure.
 
     Args:
         graph: The float32 network.
@@ -117,6 +124,7 @@ def prepare(
         time_limit_s: Cap on the time of each calibration.
         threads: Threads to use; 0 for all.
         on_event: Called with one line at the beginning of each phase.
+        keeps: Whether a quantized network keeps what is wanted.
 
     Raises:
         EdgekitError: As :func:`edgekit.calibration.calibrate`; PassError where nothing can be quantized.
@@ -129,7 +137,7 @@ def prepare(
         with probe.opened(quantized, threads=threads) as made:
             return decibels(noise_share(wanted, [made.run(feeds) for feeds in samples]))
 
-    best: Preparation | None = None
+    found: list[Preparation] = []
     equalized = EqualizePass().run(graph, device)
     for candidate in (graph, equalized.graph) if equalized.changed else (graph,):
         ranges = calibration.calibrate(
@@ -141,11 +149,26 @@ def prepare(
             on_event=on_event,
         )
         on_event("choose how far the types reach")
-        recipe, scores = choose_method(candidate, ranges, device, Recipe.for_target(device), score)
-        if best is None or max(scores.values()) > max(best.scores.values()):
-            best = Preparation(candidate, ranges, recipe, samples, device, threads, scores)
-    assert best is not None
-    return best
+        best, scores = choose_method(candidate, ranges, device, Recipe.for_target(device), score)
+        for method, snr_db in scores.items():
+            recipe = replace(best, method=method)
+            found.append(Preparation(candidate, ranges, recipe, samples, device, threads, snr_db))
+    found.sort(key=lambda one: (np.isnan(one.snr_db), -one.snr_db))
+    return _first_that(keeps, found, on_event) if keeps is not None else found[0]
+
+
+def _first_that(
+    keeps: Callable[[Graph], bool], found: Sequence[Preparation], on_event: Callable[[str], None]
+) -> Preparation:
+    """The best preparation whose network keeps what is wanted in bytes; the best of all where none does."""
+    different: dict[str, Preparation] = {}
+    for one in found:
+        different.setdefault(one.everywhere("int8").graph.digest(), one)
+    for number, one in enumerate(islice(different.values(), _MOST_TRIED), 1):
+        on_event(f"look at the cases in int8, {number} of up to {min(len(different), _MOST_TRIED)} ways")
+        if keeps(one.everywhere("int8").graph):
+            return one
+    return found[0]
 
 
 def _network_feeds(graph: Graph, given: Feeds) -> dict[str, Array]:

@@ -62,6 +62,7 @@ def diff(
     target: Target | None = None,
     min_snr_db: float | None = None,
     marks: int = 2,
+    network: str = "",
     threads: int = 0,
     limits: Limits = Limits(),
     on_event: Observer = lambda event: None,
@@ -83,18 +84,22 @@ def diff(
         min_snr_db: Values below this signal-to-noise ratio diverge; by default 60 dB, 40 where the graph
             computes in float16, 20 where it is quantized.
         marks: Values asked for in one compilation.
+        network: Which of the bundle's networks; the one that it prefers by default.
         threads: Threads to use; 0 for all.
         limits: Of each compilation.
         on_event: Called with one line before each compilation.
 
     Raises:
         MismatchError: The graph that the bundle was compiled from is not known.
+        UsageError: The bundle has no network of that name.
         SpecError: Inputs that do not fit, or a model with other inputs or outputs than the bundle's network.
+        UnsupportedError: The network cannot be run on this machine.
         EdgekitError: As compiling and opening.
     """
     if marks < 1:
         raise UsageError(f"want at least one value in a compilation, got {marks}")
-    manifest, artifact = bundle.manifest, bundle.network
+    manifest = bundle.manifest
+    artifact = bundle.artifact(manifest.named(network)) if network else bundle.network
     backend = BACKENDS[artifact.info.backend]
     notes: list[str] = []
     compiled = _compiled_graph(reference, artifact, graph, notes)
@@ -104,7 +109,8 @@ def diff(
         manifest.before, samples.check_inputs(manifest.inputs, given), threads=threads
     )
     network_feeds = {spec.name: spec.check(tensors[spec.name]) for spec in artifact.info.inputs}
-    device = target or targets.find(manifest.target)
+    device = replace(target or targets.find(manifest.target), device=artifact.info.device)
+    backend.require_here(device)
     setup = Setup(backend, device, artifact.info.options, network_feeds, limits, threads)
     lab = Lab(reference, compiled, setup)
     threshold_db = _threshold_db(compiled) if min_snr_db is None else min_snr_db

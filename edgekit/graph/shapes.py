@@ -31,6 +31,8 @@ _ARITHMETIC = frozenset((
     "ReduceProd", "ReduceSum", "Reshape", "Round", "ScatterElements", "ScatterND", "Shape", "Sign", "Size",
     "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
+# onnx itself says nothing of their results.
+_LIKE_THE_FIRST = frozenset(("GroupNormalization", "MeanVarianceNormalization"))
 _RANDOM = frozenset((
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 ))
@@ -201,6 +203,8 @@ class _Walk:
 
         if any(name not in scope.types for name in names):
             return {}
+        if not node.domain and node.op_type in _LIKE_THE_FIRST:
+            return {node.output[0]: scope.types[node.input[0]]}
         has_graphs = any(a.HasField("g") or a.graphs for a in node.attribute)
         domain = "" if node.domain == "ai.onnx" else node.domain
         schema = defs.get_schema(node.op_type, self.versions[domain], domain)

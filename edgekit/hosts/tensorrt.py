@@ -25,6 +25,7 @@ from edgekit.errors import CompileError, EdgekitError, UnavailableError, UsageEr
 from edgekit.hosts import compilers, elf, flags
 from edgekit.hosts.compilers import Compiler, Platform
 from edgekit.hosts.nvrtc import nvrtc_for
+from edgekit.jetpack import JETPACKS, find
 
 FILE = "libedgekit_tensorrt.so"
 VARIABLE = "TENSORRT_INCLUDE"
@@ -54,6 +55,7 @@ class Board:
         cuda: Version of its driver.
         archs: Architectures to compile device code for, such as ``"87"``.
         ptx: The architecture to add PTX of, which a driver translates for other GPUs; none if empty.
+        jetpacks: The JetPacks that load the library; none for other machines.
     """
 
     platform: Platform
@@ -61,17 +63,35 @@ class Board:
     cuda: str
     archs: tuple[str, ...]
     ptx: str = ""
+    jetpacks: tuple[str, ...] = ()
+
+
+def _jetson(*jetpacks: str, archs: tuple[str, ...], ptx: str = "") -> Board:
+    """One library for several JetPacks, built for the first one, which has the oldest versions."""
+    oldest = JETPACKS[jetpacks[0]]
+    tensorrt = ".".join(oldest.tensorrt.split(".")[:2])
+    return Board(Platform("aarch64", oldest.glibc), tensorrt, oldest.cuda, archs, ptx, jetpacks)
 
 
 # What of CUDA 12 and 11 is compiled by NVRTC: a driver refuses the PTX of a later CUDA, and machine code of
 # another major version.
 BOARDS = {
-    "jetpack-5": Board(Platform("aarch64", "2.31"), "8.5", "11.4", ("72", "87")),
-    "jetpack-6.0": Board(Platform("aarch64", "2.35"), "8.6", "12.2", ("87",)),
-    "jetpack-6": Board(Platform("aarch64", "2.35"), "10.3", "12.6", ("87",), "87"),
-    "jetpack-7": Board(Platform("aarch64", "2.39"), "10.13", "13.0", ("87", "110"), "87"),
+    "jetpack-5": _jetson("5.1", archs=("72", "87")),
+    "jetpack-6.0": _jetson("6.0", archs=("87",)),
+    "jetpack-6": _jetson("6.1", "6.2", archs=("87",), ptx="87"),
+    "jetpack-7": _jetson("7.0", "7.1", "7.2", archs=("87", "110"), ptx="87"),
     "x86_64": Board(Platform("x86_64", "2.31"), "10.3", "13.0", ("75", "87", "90"), "75"),
 }
+
+
+def board_for(jetpack: str) -> Board:
+    """The board whose library a JetPack loads, by its version such as ``"6.2"``.
+
+    Raises:
+        TargetError: There is no such JetPack.
+    """
+    version = find(jetpack).version
+    return next(board for board in BOARDS.values() if version in board.jetpacks)
 
 
 @dataclass(frozen=True)

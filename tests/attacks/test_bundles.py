@@ -23,14 +23,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sample_bundles import IMAGE, StubBackend, artifact, full, small, stub  # noqa: F401
 
-from edgekit import archive, bundle, runtime
+from edgekit import archive, bundle, manifest, runtime
 from edgekit.errors import BundleError, CorruptError, EdgekitError, SignatureError, UsageError, VersionError
 
 MANIFEST = "manifest.json"
 
 
 def raw_of(made: bundle.Bundle) -> bytes:
-    contents = {MANIFEST: bundle._encode(made.manifest), **dict(sorted(made.files.items()))}
+    contents = {MANIFEST: manifest.encode(made.manifest), **dict(sorted(made.files.items()))}
     return b"".join(archive.pieces(contents))
 
 
@@ -51,9 +51,9 @@ def with_manifest(text: str | bytes, files: dict[str, bytes] | None = None) -> b
 
 def changed(**keys: object) -> bytes:
     """A well-framed file whose manifest has other values; ``None`` takes a key away."""
-    data = json.loads(bundle._encode(small().manifest))
+    data = json.loads(manifest.encode(small().manifest))
     data.update(keys)
-    return with_manifest(bundle._canonical({k: v for k, v in data.items() if v is not None}))
+    return with_manifest(manifest.canonical({k: v for k, v in data.items() if v is not None}))
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def rezipped(entries: list[tuple[str, bytes]], compression: int = zipfile.ZIP_ST
 
 
 def entries_of(made: bundle.Bundle) -> list[tuple[str, bytes]]:
-    return [(MANIFEST, bundle._encode(made.manifest)), *sorted(made.files.items())]
+    return [(MANIFEST, manifest.encode(made.manifest)), *sorted(made.files.items())]
 
 
 def test_a_zip_library_writes_the_same_bytes(refuses, tmp_path):
@@ -166,7 +166,7 @@ def test_compressed_members(refuses):
 
 
 def test_a_zip_bomb_costs_no_memory(tmp_path):
-    bomb = rezipped([(MANIFEST, bytes(200 << 20)), ("network/model.bin", b"")], zipfile.ZIP_DEFLATED)
+    bomb = rezipped([(MANIFEST, bytes(200 << 20)), ("network/stub/model.bin", b"")], zipfile.ZIP_DEFLATED)
     (tmp_path / "bomb.ekb").write_bytes(bomb)
     script = textwrap.dedent("""
         import resource, sys
@@ -201,19 +201,19 @@ def test_huge_sizes_cost_no_memory(refuses, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../evil", "/etc/cron.d/evil", "network/../../evil", "network/a/b", "C:\\evil", "..", ""]
+    "name", ["../evil", "/etc/cron.d/evil", "network/../../evil", "network/stub/a/b", "C:\\evil", "..", ""]
 )
 def test_names_that_leave_the_bundle(refuses, name):
     entries = entries_of(small())
     refuses(rezipped([*entries, (name or "x", b"")]))
     refuses(rezipped([entries[0], (name or "x", entries[1][1]), entries[2]]))
-    files = {**small().files, f"network/{name}": b""}
-    data = json.loads(bundle._encode(small().manifest))
+    files = {**small().files, f"network/stub/{name}": b""}
+    data = json.loads(manifest.encode(small().manifest))
     data["members"] = {
         n: {"sha256": bundle.Member.of(c).sha256, "size_bytes": len(c)} for n, c in files.items()
     }
-    data["network"]["files"].append(name)
-    refuses(with_manifest(bundle._canonical(data), files))
+    data["networks"][0]["files"].append(name)
+    refuses(with_manifest(manifest.canonical(data), files))
 
 
 def test_extra_missing_renamed_repeated_and_reordered_members(refuses):
@@ -225,7 +225,7 @@ def test_extra_missing_renamed_repeated_and_reordered_members(refuses):
         [second, third],
         [second, first, third],
         [first, third, second],
-        [first, second, third, ("network/extra", b"")],
+        [first, second, third, ("network/stub/extra", b"")],
         [first, second, third, third],
         [first, first, second, third],
         [first, (second[0].upper(), second[1]), third],
@@ -306,7 +306,9 @@ def test_a_signature_that_cannot_be_checked(refuses):
         {"name": None},
         {"name": 1},
         {"members": []},
-        {"network": {}},
+        {"networks": {}},
+        {"networks": []},
+        {"networks": [{}]},
         {"inputs": [{"name": "image", "dtype": "float32", "dims": [-1]}]},
         {"inputs": [{"name": "image", "dtype": "complex64", "dims": [1]}]},
         {"inputs": [{"name": "image", "dtype": "float32", "dims": [1], "script": "x"}]},
@@ -327,8 +329,8 @@ def with_before(*before: object) -> bytes:
     """A well-framed file with these steps before a network that takes displacements."""
     flow = replace(IMAGE, dims=(1, 2, *IMAGE.dims[2:]))
     made = small(inputs=(flow,))
-    data = json.loads(bundle._encode(made.manifest)) | {"before": list(before)}
-    return with_manifest(bundle._canonical(data), dict(made.files))
+    data = json.loads(manifest.encode(made.manifest)) | {"before": list(before)}
+    return with_manifest(manifest.canonical(data), dict(made.files))
 
 
 def test_the_good_step_is_accepted(tmp_path, stub):  # noqa: F811
@@ -415,7 +417,7 @@ def test_texts_that_are_no_manifest(refuses, text):
 
 
 def test_other_spellings_of_the_same_manifest(refuses):
-    good = bundle._encode(full().manifest).decode()
+    good = manifest.encode(full().manifest).decode()
     data = json.loads(good)
     for text in (
         json.dumps(data),
@@ -478,17 +480,17 @@ def test_random_changes(data):
 def test_random_changes_with_right_checksums(seed):
     # A forger mends the checksums: then the manifest's text alone is judged.
     rng = random.Random(seed)
-    text = bytearray(bundle._encode(full().manifest))
+    text = bytearray(manifest.encode(full().manifest))
     good = bytes(text)
     for _ in range(rng.randint(1, 3)):
         text[rng.randrange(len(text))] = rng.choice(b'{}[]",:0123456789eE.-+aNn \\u\x00\xff')
     try:
-        manifest = read(with_manifest(bytes(text))).manifest
+        found = read(with_manifest(bytes(text))).manifest
     except BundleError:
         return
     # It may describe something else, but only in the one spelling, and never other bytes.
-    assert bundle._encode(manifest) == bytes(text) or bytes(text) == good
-    assert manifest.members == small().manifest.members
+    assert manifest.encode(found) == bytes(text) or bytes(text) == good
+    assert found.members == small().manifest.members
 
 
 def _accepts_only(good: bytes, raw: bytes) -> None:
@@ -518,12 +520,12 @@ def test_pipes_and_devices_are_not_opened(tmp_path, stub):  # noqa: F811
 
 def test_checksums_alone_do_not_convince(refuses):
     # CRC-32 can be forged; the digest in the manifest cannot.
-    files = {**small().files, "network/model.xml": b"<nut/>"}
+    files = {**small().files, "network/stub/model.xml": b"<nut/>"}
     assert zlib.crc32(b"<nut/>") != zlib.crc32(b"<net/>")
-    refuses(with_manifest(bundle._encode(small().manifest), files), match="not the one")
+    refuses(with_manifest(manifest.encode(small().manifest), files), match="not the one")
 
 
 def test_the_digest_covers_empty_members(refuses):
     good = small({"empty": b""})
-    wrong = replace(good.manifest, members={"network/empty": bundle.Member("0" * 64, 0)})
-    refuses(with_manifest(bundle._encode(wrong), dict(good.files)), match="not the one")
+    wrong = replace(good.manifest, members={"network/stub/empty": bundle.Member("0" * 64, 0)})
+    refuses(with_manifest(manifest.encode(wrong), dict(good.files)), match="not the one")

@@ -105,7 +105,7 @@ def test_runtimes_agree_on_trained_networks(name: str, backend: str) -> None:
     assert snr_db(literal(here, given), compiled(here, backend, given, AVX2).outputs) >= 40
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", RUNTIMES)
 def test_artifacts_are_small(backend: str) -> None:
     graph, here, given = zoo("denoise2d")
     plain, small = (compiled(one, backend, given, AVX2).artifact.files for one in (graph, here))
@@ -120,6 +120,28 @@ def test_seven_bits_do_not_saturate_without_vnni(name: str, monkeypatch: pytest.
     given = feeds(graph, 4)
     here = QuantizePass(ranges_of(graph, given), Recipe(weight_bits=7)).run(graph, AVX2).graph
     assert snr_db(literal(here, given), compiled(here, "openvino", given, AVX2).outputs) > 33
+
+
+TRANSPOSED = UNET.replace("8, 16, 3, 3] w3", "16, 8, 3, 3] w3").replace("c3 = Conv", "c3 = ConvTranspose")
+
+
+@pytest.mark.parametrize(
+    ("text", "factor", "once"),
+    [(UNET, 1.0, {"p", "c"}), (UNET, 20.0, {"p"}), (TRANSPOSED, 1.0, {"p"})],
+    ids=["one scale", "two scales", "a transposed convolution reads it"],
+)
+def test_openvino_rounds_once(text: str, factor: float, once: set[str]) -> None:
+    """A pool or concatenation of rounded numbers is rounded, if what it joins has one scale."""
+    from edgekit.backends import openvino
+
+    graph = graph_of(text, factors={"w2": factor})
+    here = quantized(graph)
+    model = here.edit()
+    assert openvino._round_once(model) and not openvino._round_once(model)
+    left = here.with_model(model, "rounded once")
+    assert {one for one in "pc" if "Conv" in {node.op_type for node in value(left, one).consumers()}} == once
+    want, got = (literal(one, feeds(graph, 4)) for one in (here, left))
+    assert np.array_equal(want["y"], got["y"])
 
 
 BESIDE = f"""(float[1, 4, 12, 12] x) => (float[1, 4, 12, 12] y)

@@ -94,8 +94,8 @@ def test_targets(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0
     lines = {line.split()[0]: line for line in out.splitlines() if line}
     assert set(target.known()) <= set(lines)
-    assert "jetson-orin-nano-8gb = jetson" in out and "33.4 T" in lines["jetson-orin-nano-8gb"]
-    assert "not yet: needs tensorrt" in lines["jetson-orin-nano-8gb"]
+    assert "jetson-orin-nano-8gb = jetson" in out and "20.5 T" in lines["jetson-orin-nano-8gb"]
+    assert "tvm" in lines["jetson-orin-nano-8gb"]
     assert "openvino" in lines["x86-avx2"] and "8 GiB ?" in lines["x86-avx2"]
     assert max(map(len, out.splitlines())) < 180
 
@@ -112,6 +112,31 @@ def test_one_target_marks_what_is_unverified(capsys: pytest.CaptureFixture[str])
     assert lines["peak_ops_per_s.int8"].endswith("22.6 T ?")
     assert lines["peak_ops_per_s.float32"].endswith("1.41 T")
     assert "source: " in out
+
+
+def test_one_target_shows_its_power_modes_and_jetpacks(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "targets", "jetson-agx-orin-64gb", "--jetpack", "5.1.4")
+    lines = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert lines["30W"][1:6] == ["30", "8", "612", "MHz", "3199"]
+    assert lines["5.1"][-5:] == ["20.04", "2.31", "3.8", "compiled", "for"]
+    assert lines["software.tensorrt"] == ["software.tensorrt", "8.5.2"]
+    assert document(capsys, "targets", "jetson", "--jetpack", "7.2")["target"]["software"]["cuda"] == "13.2.1"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("targets", "jetson-agx-xavier", "--jetpack", "6.2"),
+        ("targets", "--jetpack", "6.2"),
+        ("compile", "m.onnx", "--target", "jetson-agx-xavier", "--jetpack", "6.2"),
+        ("compile", "m.onnx", "--jetpack", "6.2"),
+    ],
+)
+def test_a_jetpack_that_is_not_to_be_had(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = call(capsys, *arguments)
+    assert code == 2 and not out and "--jetpack" in err and "hint: " in err
 
 
 def test_a_target_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,8 +195,8 @@ def test_verify(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and "intact; identity" in out
     data = document(capsys, "verify", bundle)
     assert data["intact"] and [m["name"] for m in data["members"]] == [
-        "network/model.bin",
-        "network/model.xml",
+        "network/stub/model.bin",
+        "network/stub/model.xml",
     ]
 
 
@@ -182,7 +207,7 @@ def test_verify_finds_damage(bundle: Path, capsys: pytest.CaptureFixture[str], s
     bundle.write_bytes(damaged)
     code, out, err = call(capsys, "verify", bundle, "--json")
     assert code == 5 and json.loads(out)["error"]["class"] == "CorruptError"
-    assert "network/model.xml" in err
+    assert "network/stub/model.xml" in err
     image = bundle.with_name("x.npy")
     np.save(image, np.zeros((4, 8), np.float32))
     assert call(capsys, "run", bundle, "--input", image)[0] == 5
@@ -462,7 +487,7 @@ def test_a_gate_that_fails(
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("--target", "jetson"), 4, "tensorrt"),
+        (("--target", "jetson", "--backend", "openvino"), 3, "does not list the backend openvino"),
         (("--time-limit-s", "0.01"), 6, "--time-limit-s"),
         (("--shape", "imgae=1x1x6x8"), 2, "--shape image=1x1x6x8"),
         (("--backend", "nonsense"), 2, "unknown backend"),

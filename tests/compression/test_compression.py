@@ -18,10 +18,11 @@ from edgekit import target as targets
 from edgekit.bundle import Bundle, read
 from edgekit.cases import Cases
 from edgekit.cli import compile as command
-from edgekit.compression import PRECISIONS, Compression, forms
+from edgekit.compression import PRECISIONS, Compression, forms, preparation
 from edgekit.dataset import Dataset
 from edgekit.errors import GateError, InputError, UsageError
 from edgekit.gates import Budget
+from edgekit.graph.graph import Graph
 from edgekit.graph.load import load
 from edgekit.passes.half import HalfPass
 from edgekit.pipeline import compile, plan
@@ -119,6 +120,52 @@ def test_what_it_computes_is_near_to_float32(quantized: Bundle, single: Bundle, 
     with runtime.open(quantized) as ours, runtime.open(single) as theirs:
         difference = ours.run(feeds)["denoised"] - theirs.run(feeds)["denoised"]
     assert 1e-6 < np.abs(difference).max() < 0.05
+
+
+CHAIN = """
+<ir_version: 9, opset_import: ["" : 20]>
+chain (float[1, 1, 16, 16] image) => (float[1, 1, 16, 16] result)
+<float[1, 1, 1, 1] first = {3.0}, float[1, 1, 1, 1] second = {0.7}>
+{
+    a = Conv (image, first)
+    b = Relu (a)
+    result = Conv (b, second)
+}
+"""
+
+
+def prepared(tmp_path: Path, keeps: Callable[[Graph], bool] | None) -> preparation.Preparation:
+    onnx.save(onnx.parser.parse_model(CHAIN), tmp_path / "chain.onnx")
+    graph, rng = load(tmp_path / "chain.onnx").graph, np.random.default_rng(0)
+    for index in range(8):
+        # Few are large: how far types reach is a matter of opinion.
+        np.save(tmp_path / f"{index}.npy", rng.standard_normal((16, 16), np.float32) ** 3)
+    data = Dataset.open((str(tmp_path / "*.npy"),), graph.given)
+    return preparation.prepare(
+        graph,
+        data,
+        targets.find("cpu"),
+        memory_bytes=1 << 30,
+        time_limit_s=100,
+        threads=1,
+        on_event=lambda event: None,
+        keeps=keeps,
+    )
+
+
+def test_labelled_cases_choose_how_a_network_is_quantized(tmp_path: Path):
+    asked: list[Graph] = []
+
+    def second(graph: Graph) -> bool:
+        asked.append(graph)
+        return len(asked) == 2
+
+    best, other = prepared(tmp_path, None), prepared(tmp_path, second)
+    made = [one.everywhere("int8").graph.digest() for one in (best, other)]
+    assert [graph.digest() for graph in asked] == made and made[0] != made[1]
+    assert best.snr_db >= other.snr_db
+    # Where nothing keeps them, the least noise is best.
+    assert prepared(tmp_path, lambda graph: False).recipe == best.recipe
 
 
 def test_a_limit_that_nothing_keeps_writes_no_bundle_but_the_page(folder: Path):

@@ -28,6 +28,7 @@ from edgekit.graph import opset
 from edgekit.hosts import flags, tensorrt
 from edgekit.hosts.compilers import Platform, compiler
 from edgekit.hosts.nvrtc import nvrtc_for
+from edgekit.jetpack import JETPACKS
 
 FIELD = ZEROS.nbytes
 
@@ -225,6 +226,13 @@ def test_boards_are_what_jetpacks_ship():
         "jetpack-6": ("2.35", "10.3", "12.6", ("87",)),
         "jetpack-7": ("2.39", "10.13", "13.0", ("87", "110")),
     }
+    for version, jetpack in JETPACKS.items():
+        board = tensorrt.board_for(version)
+        assert board.platform.glibc == jetpack.glibc and jetpack.tensorrt.startswith(
+            board.tensorrt.split(".")[0]
+        )
+        assert board.cuda.split(".")[0] == jetpack.cuda.split(".")[0]
+    assert tensorrt.board_for("6.2.1") is tensorrt.BOARDS["jetpack-6"]
     assert all(not board.ptx or board.ptx in board.archs for board in tensorrt.BOARDS.values())
 
 

@@ -57,7 +57,7 @@ def test_a_channel_goes_with_its_norm_and_with_what_reads_it() -> None:
     assert mates(groups, "a", 2) == {("a", "out", 2), ("norm", "out", 2), ("b", "into", 2)}
     assert why(groups, "a", 2) == ""
     assert why(groups, "b") == "it is what the network gives"
-    assert why(groups, "a", 0, "into") == "convolution meets a tensor that keeps its size"
+    assert why(groups, "a", 0, "into") == "convolution meets a tensor that keeps its size (a)"
 
 
 def test_channels_that_are_added_go_together() -> None:

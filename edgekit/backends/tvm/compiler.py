@@ -28,6 +28,10 @@ from edgekit.hosts.build import Platform
 
 # What TVM looks for, and what tests of the kernels do; the C++ library of the kernels is theirs alone.
 _EXPORTS = "{{ global: __tvm*; __TVM*; {kernels} local: *; }};\n"
+# Each kernel would check its arguments, in more code than it computes with: the network checks its own.
+_UNCHECKED = {"tirx.disable_assert": True}
+# Names of local functions and what a debugger wants are a fifth of a small network's file.
+_STRIPPED = ("-s",)
 
 
 def export(
@@ -59,9 +63,10 @@ def export(
     llvm = tvm.target.Target(processor.llvm({name: options.get(name, "") for name in ("mcpu", "mtriple")}))
     with llvm:
         module = _fused(planned(module, processor))
-    executable = tvm.compile(module, llvm, relax_pipeline=_lowered())
+    with tvm.transform.PassContext(config=_UNCHECKED):
+        executable = tvm.compile(module, llvm, relax_pipeline=_lowered())
     if not used and wanted.arch == platform.machine():
-        executable.export_library(str(out))
+        executable.export_library(str(out), options=[*_STRIPPED])
         return
 
     def link(path: str, objects: list[str], options: Sequence[str] = ()) -> None:
@@ -70,7 +75,7 @@ def export(
             # A linker may refuse names that there are not.
             exports.write_text(_EXPORTS.format(kernels="edgekit_last_call;" if used else ""), "utf-8")
             # A network that is nothing but calls comes as C, and not as an object.
-            flags = ["-fPIC", f"-Wl,--version-script={exports}", *options]
+            flags = ["-fPIC", f"-Wl,--version-script={exports}", *_STRIPPED, *options]
             build.link(objects, Path(path), wanted, flags)
 
     executable.export_library(str(out), fcompile=link, addons=kernels.addons(wanted) if used else [])

@@ -182,10 +182,19 @@ class Signs:
         if node.op_type == "Clip":
             least = constant(_input(node, 1))
             return least is not None and bool(least.min(initial=0) >= 0)
+        if node.op_type == "PRelu":
+            return self._of_prelu(node)
         sources = passes_on(node)
         if node.op_type in _KEEPS_THE_SIGN and attribute(node, "mode", "") != "cubic":
             sources = (0, 1) if node.op_type in ("Add", "Mul") else (0,)
         return bool(sources) and all(self.non_negative(node.inputs[index]) for index in sources)
+
+    def _of_prelu(self, node: ir.Node) -> bool:
+        """A slope that was learned may have become negative: then negative numbers turn positive."""
+        slope = constant(_input(node, 1))
+        if slope is not None and slope.max(initial=0) <= 0:
+            return True
+        return self.non_negative(node.inputs[0])
 
 
 def constant(value: ir.Value | None) -> Array | None:

@@ -86,11 +86,14 @@ NON_NEGATIVE = {
     "Sigmoid": "b = Sigmoid (a)",
     "Clip": "b = Clip (a, zero)",
     "a pool of a rectified image": "r = Relu (a)  b = AveragePool <kernel_shape = [1, 1]> (r)",
+    "PRelu that turns the sign": "b = PRelu (a, minus)",
+    "PRelu of a rectified image": "r = Relu (a)  b = PRelu (r, half)",
     "a sum of two": "r = Relu (a)  s = Sigmoid (a)  b = Add (r, s)",
     "a linear resize": 'r = Relu (a)  b = Resize <mode = "linear"> (r, , ones)',
 }
 SIGNED = {
     "LeakyRelu": "b = LeakyRelu (a)",
+    "PRelu": "b = PRelu (a, half)",
     "Clip below zero": "b = Clip (a, minus)",
     "a sum with something signed": "r = Relu (a)  b = Add (r, a)",
     "a cubic resize, which overshoots": 'r = Relu (a)  b = Resize <mode = "cubic"> (r, , ones)',
@@ -104,8 +107,9 @@ SIGNED = {
 )
 def test_the_sign_follows_from_the_operators(nodes: str, kind: np.dtype) -> None:
     text = f"""(float[1, 2, 8, 8] x) => (float[1, 2, 8, 8] y)
-        <float zero = {{0}}, float minus = {{-1}}, float[4] ones = {{1, 1, 1, 1}}, float[4, 2, 3, 3] v,
-         float[2, 4, 3, 3] w> {{ a = Conv <{PAD}> (x, v)  {nodes}  y = Conv <{PAD}> (b, w) }}"""
+        <float zero = {{0}}, float minus = {{-1}}, float half = {{0.5}},
+         float[4] ones = {{1, 1, 1, 1}}, float[4, 2, 3, 3] v, float[2, 4, 3, 3] w> {{
+        a = Conv <{PAD}> (x, v)  {nodes}  y = Conv <{PAD}> (b, w) }}"""
     assert type_of(quantized(graph_of(text)), "b")[0] == kind
 
 
