@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edgekit.compression import Compression
     from edgekit.distillation import distil
     from edgekit.errors import EdgekitError
+    from edgekit.finalization import finalize
     from edgekit.graph.graph import Graph
     from edgekit.pipeline import Plan, compile, plan
     from edgekit.profiling import profile
@@ -44,6 +45,7 @@ _HOME = {
     "Manifest": "edgekit.bundle",
     "open": "edgekit.runtime",
     "Session": "edgekit.runtime",
+    "finalize": "edgekit.finalization",
     "profile": "edgekit.profiling",
     "AccuracyLimits": "edgekit.reports",
     "AccuracyReport": "edgekit.reports",
@@ -71,6 +73,7 @@ __all__ = [
     "__version__",
     "compile",
     "distil",
+    "finalize",
     "open",
     "plan",
     "profile",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgekit import pipeline
 from edgekit import target as targets
+from edgekit.backends import base
 from edgekit.backends.tensorrt import rules
 from edgekit.backends.tensorrt.rules import Finding
 from edgekit.errors import UsageError
@@ -189,10 +190,9 @@ def check_graph(graph: Graph, device: Target, backend: str = "auto") -> Software
 
 def _software(original: Graph, device: Target, backend: str) -> Software:
     graph = run_all(default_passes(device), original, device).graph
-    names = _backends(device, backend)
     builds = tuple(
-        _tensorrt(original, graph, device) if name == TENSORRT else _other(name, graph, device)
-        for name in names
+        _tensorrt(original, graph, device) if way is None else _other(way, graph)
+        for way in _ways(device, backend)
     )
     software = device.software
     return Software(
@@ -200,27 +200,33 @@ def _software(original: Graph, device: Target, backend: str) -> Software:
     )
 
 
-def _backends(device: Target, backend: str) -> list[str]:
+def _ways(device: Target, backend: str) -> list[base.Build | None]:
+    """The ways to compile, in the target's order; ``None`` is TensorRT, which is asked by its rules."""
     if backend == TENSORRT:
         if TENSORRT not in device.backends:
             raise UsageError(
                 f"{device.title} has no TensorRT", where="--backend", hint=f"--backend {device.backends[0]}"
             )
-        return [TENSORRT]
+        return [None]
     if backend != "auto":
-        return pipeline.backend_names(device, backend)
-    here = [name for name in device.backends if name != TENSORRT]
-    others = pipeline.backend_names(replace(device, backends=tuple(here)), "auto") if here else []
-    return [name for name in device.backends if name in {TENSORRT, *others}]
+        return [*pipeline.builds(device, backend)]
+    here = tuple(name for name in device.backends if name != TENSORRT)
+    others = pipeline.builds(replace(device, backends=here), "auto") if here else []
+    ways: list[base.Build | None] = []
+    for name in device.backends:
+        ways += [None] if name == TENSORRT else [way for way in others if way.backend == name]
+    return ways
 
 
-def _other(name: str, graph: Graph, device: Target) -> Build:
+def _other(way: base.Build, graph: Graph) -> Build:
     """A backend that says by itself what it refuses."""
-    plan = pipeline.plan_backend(name, graph, device)
+    plan = pipeline.plan_build(way, graph)
     if plan.verdict != "compile":
-        return Build(name, "refused" if plan.verdict == "refused" else "unavailable", plan.reason, plan.hint)
+        return Build(
+            way.name, "refused" if plan.verdict == "refused" else "unavailable", plan.reason, plan.hint
+        )
     nodes = sum(1 for node in graph.model.graph if node.op_type not in ("Constant", "Identity"))
-    return Build(name, "builds", places={"CPU" if device.device == "cpu" else "CUDA": nodes})
+    return Build(way.name, "builds", places={way.target.device.upper(): nodes})
 
 
 def _tensorrt(original: Graph, graph: Graph, device: Target) -> Build:

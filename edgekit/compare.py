@@ -102,6 +102,11 @@ def check_meaning(
     return tuple(failures)
 
 
+def agreement(snr_db: float) -> float:
+    """The signal-to-noise ratio that another runtime has to keep where this one has so much."""
+    return min(AGREEMENT_DB, snr_db - _HALF_DB)
+
+
 def _apart_db(want: Array, got: Array) -> float:
     """How far two arrays are apart in decibels; more is nearer."""
     difference = _difference(want, got)

@@ -3,17 +3,22 @@
 A form (:class:`Variant`) is the model in one precision. A candidate is a form compiled by a backend. All of
 them are compared with the reference on one case, those that pass are timed together, and the fastest one that
 keeps the limits on the task's own cases wins.
+
+What is compiled for another machine is not timed. It is judged by what stands in for it here, or by the graph
+computed literally; all that pass go into the bundle, in order of preference, with a golden case.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgekit import compare, machine, profiling, runtime
+from edgekit import compare, machine, probe, profiling, runtime
 from edgekit.backends import BACKENDS
-from edgekit.backends.base import Artifact
+from edgekit.backends.base import Build, Compiled
 from edgekit.bundle import Bundle, Manifest
 from edgekit.dataset import DatasetRecord
 from edgekit.errors import (
@@ -25,7 +30,8 @@ from edgekit.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from edgekit.gates import Budget, Judge
+from edgekit.gates import Budget, Judge, Run
+from edgekit.golden import Golden, GoldenRecord
 from edgekit.graph.graph import Graph
 from edgekit.isolation import Limits
 from edgekit.report import Exhibit, exhibits, task_page
@@ -41,10 +47,14 @@ from edgekit.spec import Array
 from edgekit.target import Target
 
 _MEASURE_S = 2.0
+# What a manifest says of one candidate.
+_DESCRIBED = ("accuracy", "latency", "precision", "calibration", "layers", "task")
 
-# Makes the bundle of a compiled network.
-Draft = Callable[[Artifact], Bundle]
-# The name of the backend, and the precision.
+Verdict = Literal["chosen", "slower", "refused", "failed", "unavailable", "not run here"]
+
+# Makes the bundle of a network that was compiled in one or several ways.
+Draft = Callable[..., Bundle]
+# The name of the build, and the precision.
 Key = tuple[str, str]
 
 
@@ -96,11 +106,23 @@ class Variant:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A compiled candidate: a whole bundle in memory, the same as it runs here, and how it compares."""
+    """A compiled candidate.
+
+    Attributes:
+        variant: The form.
+        draft: Makes a bundle of it.
+        bundle: A whole bundle in memory.
+        here: The same as it runs here; ``None`` where nothing does.
+        foreign: Why it cannot be timed here; empty where it can.
+        accuracy: How it compares, or what stands in for it.
+        candidate: Its row of the table.
+    """
 
     variant: Variant
+    draft: Draft
     bundle: Bundle
-    here: Bundle
+    here: Bundle | None
+    foreign: str
     accuracy: AccuracyReport
     candidate: Candidate
 
@@ -137,13 +159,15 @@ class Contest:
         self.attempts: dict[Key, Attempt] = {}
         self.errors: dict[Key, EdgekitError] = {}
         self.judged: Manifest | None = None
+        self._order: list[str] = []
         self._wants_page, self._exhibits = page, tuple[Exhibit, ...]()
 
-    def enter(self, backend: str, variant: Variant, draft: Draft) -> None:
-        """Compile a form of the model with one backend; what it refuses or fails at is kept, not raised."""
-        key = backend, variant.precision
+    def enter(self, build: Build, variant: Variant, draft: Draft) -> None:
+        """Compile a form of the model in one way; what is refused or fails is kept, not raised."""
+        key = build.name, variant.precision
+        self._order.append(build.name)
         try:
-            self.attempts[key] = self._attempt(backend, variant, draft)
+            self.attempts[key] = self._attempt(build, variant, draft)
         except (BackendError, LimitError, UnsupportedError) as error:
             self.errors[key] = error
 
@@ -167,39 +191,89 @@ class Contest:
         """The fastest bundle that passed, with the table of all candidates in its manifest.
 
         Where there is a judge, it is asked about one candidate after another, the fastest first, until one
-        passes.
+        passes. Where nothing can be timed here, the bundle of all that pass.
 
         Raises:
             EdgekitError: None passes.
         """
         passed = self.passed()
+        failures = {key: a.accuracy.failures for key, a in self.attempts.items() if key not in passed}
+        raced = {key: attempt for key, attempt in passed.items() if not attempt.foreign}
+        return self._fastest(raced, failures) if raced else self._all(passed, failures)
+
+    def _fastest(self, passed: Mapping[Key, Attempt], failures: dict[Key, tuple[str, ...]]) -> Bundle:
         latencies = self._measure(passed)
         tasks: dict[Key, TaskReport] = {}
-        failures = {key: a.accuracy.failures for key, a in self.attempts.items() if key not in passed}
         for key in sorted(latencies, key=lambda key: latencies[key].p50_s):
-            latency_s, size_bytes = latencies[key].p50_s, passed[key].candidate.artifact_bytes
-            if self.judge is not None:
-                tasks[key] = self.budget.applied(self._judge(self.judge, passed[key]), latency_s, size_bytes)
-                failures[key] = tasks[key].all_failures
-            else:
-                failures[key] = self.budget.exceeded(latency_s, size_bytes)
-            tried = passed[key]
-            self.judged = replace(
-                tried.bundle.manifest,
-                accuracy=tried.accuracy,
-                latency=latencies[key],
-                precision=tried.variant.precision,
-                calibration=tried.variant.calibration,
-                layers=tried.variant.layers,
-                task=tasks.get(key),
-            )
+            failures[key] = self._judged(passed[key], key, tasks, latencies[key])
             if not failures[key]:
                 break
         else:
             raise self._nothing_passed(failures)
-        rows = self._candidates(key, latencies, tasks, failures)
-        self.judged = replace(self.judged, candidates=rows)
-        return replace(tried.bundle, manifest=self.judged)
+        return self._with_table(passed[key].bundle, {key: "chosen"}, latencies, tasks, failures)
+
+    def _all(self, passed: Mapping[Key, Attempt], failures: dict[Key, tuple[str, ...]]) -> Bundle:
+        """The bundle of all networks that pass, of which none was timed."""
+        tasks: dict[Key, TaskReport] = {}
+        described: dict[Key, Manifest | None] = {}
+        for key, attempt in passed.items():
+            failures[key] = self._judged(attempt, key, tasks, None)
+            described[key] = self.judged
+        kept = {key: attempt for key, attempt in passed.items() if not failures[key]}
+        if not kept:
+            raise self._nothing_passed(failures)
+        preferred, first = next(iter(kept.items()))
+        self.judged = described[preferred]
+        notes = [note for attempt in kept.values() for note in attempt.bundle.manifest.notes]
+        notes.append(f"the bundle holds a case to prove its networks on the device: {self.evidence.inputs}")
+        drafted = first.draft(
+            *(attempt.bundle.network for attempt in kept.values()),
+            golden=_golden(self.evidence, first, self.limits),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+        verdicts: dict[Key, Verdict] = dict.fromkeys(kept, "not run here")
+        return self._with_table(drafted, verdicts, {}, tasks, failures)
+
+    def _judged(
+        self,
+        attempt: Attempt,
+        key: Key,
+        tasks: dict[Key, TaskReport],
+        latency: LatencyReport | None,
+    ) -> tuple[str, ...]:
+        """What speaks against a candidate; it becomes the one that the manifest describes."""
+        size_bytes = attempt.candidate.artifact_bytes
+        latency_s = latency.p50_s if latency else math.nan
+        if self.judge is not None:
+            tasks[key] = self.budget.applied(self._judge(self.judge, attempt), latency_s, size_bytes)
+            failures = tasks[key].all_failures
+        else:
+            failures = self.budget.exceeded(latency_s, size_bytes)
+        self.judged = replace(
+            attempt.bundle.manifest,
+            accuracy=attempt.accuracy,
+            latency=latency,
+            precision=attempt.variant.precision,
+            calibration=attempt.variant.calibration,
+            layers=attempt.variant.layers,
+            task=tasks.get(key),
+        )
+        return failures
+
+    def _with_table(
+        self,
+        bundle: Bundle,
+        verdicts: Mapping[Key, Verdict],
+        latencies: Mapping[Key, LatencyReport],
+        tasks: Mapping[Key, TaskReport],
+        failures: Mapping[Key, tuple[str, ...]],
+    ) -> Bundle:
+        """The bundle with what is known of the candidate that its manifest describes, and of all others."""
+        assert self.judged is not None
+        described = {name: getattr(self.judged, name) for name in _DESCRIBED}
+        rows = self._candidates(verdicts, latencies, tasks, failures)
+        self.judged = replace(bundle.manifest, candidates=rows, **described)
+        return replace(bundle, manifest=self.judged)
 
     def page(self) -> str | None:
         """The page on the candidate that was judged last, which is the winner if there is one.
@@ -210,51 +284,68 @@ class Contest:
 
     def _candidates(
         self,
-        chosen: Key,
+        verdicts: Mapping[Key, Verdict],
         latencies: Mapping[Key, LatencyReport],
         tasks: Mapping[Key, TaskReport],
         failures: Mapping[Key, tuple[str, ...]],
     ) -> tuple[Candidate, ...]:
-        """One row for everything that was tried, in the target's order of backends."""
+        """One row for everything that was tried, in the order of preference."""
         rows = []
         for key, attempt in self.attempts.items():
-            row = attempt.candidate
+            row, reasons = attempt.candidate, failures.get(key, ())
+            if key in tasks:
+                row = replace(row, values=tasks[key].values)
             if key in latencies:
-                reasons = failures.get(key, ())
                 row = replace(
                     row,
-                    verdict="chosen" if key == chosen else "failed" if reasons else "slower",
-                    reason="; ".join(reasons),
                     p50_s=latencies[key].p50_s,
                     p90_s=latencies[key].percentile_s(90),
                     runs=len(latencies[key].samples_s),
-                    values=tasks[key].values if key in tasks else (),
                 )
+            if reasons:
+                row = replace(row, verdict="failed", reason="; ".join(reasons))
+            elif key in verdicts:
+                row = replace(row, verdict=verdicts[key])
             rows.append(row)
-        for (backend, precision), error in self.errors.items():
+        for (name, precision), error in self.errors.items():
             reason = error.message.splitlines()[0]
-            rows.append(Candidate(backend, _verdict(error), reason, precision=precision))
-        order = list(self.device.backends)
-        return tuple(
-            sorted(rows, key=lambda row: order.index(row.backend) if row.backend in order else len(order))
-        )
+            rows.append(Candidate(name, _verdict(error), reason, precision=precision))
+        return tuple(sorted(rows, key=lambda row: self._order.index(row.backend)))
 
-    def _attempt(self, backend: str, variant: Variant, draft: Draft) -> Attempt:
+    def _attempt(self, build: Build, variant: Variant, draft: Draft) -> Attempt:
         """Compile in a child, then open the whole bundle here and compare what a user would get."""
-        compiled = BACKENDS[backend].compile(
+        backend = BACKENDS[build.backend]
+        compiled = backend.compile(
             variant.graph,
-            self.device,
+            build.target,
             sample=self.evidence.network_feeds,
             threads=self.threads,
             limits=self.child,
+            name=build.name,
         )
+        foreign = backend.foreign(build.target)
         bundle = draft(compiled.artifact)
-        if notes := BACKENDS[backend].notes(compiled.artifact):
+        notes = (*backend.notes(compiled.artifact), *_foreign_notes(build, foreign, compiled))
+        if notes:
             manifest = bundle.manifest
             bundle = replace(bundle, manifest=replace(manifest, notes=(*manifest.notes, *notes)))
-        here = _here(bundle, compiled.artifact, draft)
-        with runtime.open(here, threads=self.threads) as session:
-            got = session.run(self.evidence.feeds)
+        here = _here(bundle, compiled, draft)
+        accuracy = self._compared(variant, here)
+        candidate = Candidate(
+            backend=build.name,
+            verdict="slower" if accuracy.passed else "failed",
+            reason="; ".join(accuracy.failures) or foreign,
+            precision=variant.precision,
+            worst_snr_db=accuracy.worst_snr_db,
+            compile_s=compiled.compile_s,
+            artifact_bytes=compiled.artifact.size_bytes,
+        )
+        return Attempt(variant, draft, bundle, here, foreign, accuracy, candidate)
+
+    def _compared(self, variant: Variant, here: Bundle | None) -> AccuracyReport:
+        """The results of what runs here, or of the graph, beside the reference's."""
+        with self._running(variant, here) as run:
+            got = run(self.evidence.feeds)
         accuracy = compare.compare(
             self.evidence.expected,
             got,
@@ -262,22 +353,27 @@ class Contest:
             inputs=self.evidence.inputs,
             limits=self.limits,
         )
-        if variant.meaning is not None:
-            strange = compare.check_meaning(self.evidence.expected, variant.meaning, got)
-            accuracy = replace(accuracy, failures=(*accuracy.failures, *strange))
-        candidate = Candidate(
-            backend=backend,
-            verdict="slower" if accuracy.passed else "failed",
-            reason="; ".join(accuracy.failures),
-            precision=variant.precision,
-            worst_snr_db=accuracy.worst_snr_db,
-            compile_s=compiled.compile_s,
-            artifact_bytes=compiled.artifact.size_bytes,
-        )
-        return Attempt(variant, bundle, here, accuracy, candidate)
+        if variant.meaning is None or here is None:
+            return accuracy
+        strange = compare.check_meaning(self.evidence.expected, variant.meaning, got)
+        return replace(accuracy, failures=(*accuracy.failures, *strange))
+
+    @contextlib.contextmanager
+    def _running(self, variant: Variant, here: Bundle | None) -> Iterator[Run]:
+        """What a caller gives to what a caller gets, here."""
+        if here is None:
+            with probe.opened_whole(variant.graph, threads=self.threads) as run:
+                yield run
+            return
+        with runtime.open(here, threads=self.threads) as session:
+            yield session.run
 
     def _measure(self, attempts: Mapping[Key, Attempt]) -> dict[Key, LatencyReport]:
-        sessions = {key: runtime.open(a.here, threads=self.threads) for key, a in attempts.items()}
+        sessions = {
+            key: runtime.open(a.here, threads=self.threads)
+            for key, a in attempts.items()
+            if a.here is not None
+        }
         try:
             return profiling.measure_interleaved(
                 sessions, self.evidence.feeds, seconds=_MEASURE_S * len(sessions), stages=False
@@ -287,10 +383,10 @@ class Contest:
                 session.close()
 
     def _judge(self, judge: Judge, attempt: Attempt) -> TaskReport:
-        with runtime.open(attempt.here, threads=self.threads) as session:
-            report = judge.judge(session.run)
+        with self._running(attempt.variant, attempt.here) as run:
+            report = judge.judge(run)
             if self._wants_page:
-                self._exhibits = exhibits(judge, report, session.run)
+                self._exhibits = exhibits(judge, report, run)
             return report
 
     def _nothing_passed(self, failures: Mapping[Key, tuple[str, ...]]) -> EdgekitError:
@@ -332,16 +428,40 @@ def _title(key: Key, several: bool) -> str:
     return f"{backend} {precision}" if several else backend
 
 
-def _here(bundle: Bundle, artifact: Artifact, draft: Draft) -> Bundle:
-    """The bundle of an artifact, with operators for this machine if those in it are for another."""
-    runnable = BACKENDS[artifact.info.backend].runnable_here(artifact)
-    if runnable is artifact:
-        return bundle
-    bundle = draft(runnable)
-    return replace(bundle, manifest=replace(bundle.manifest, arch=machine.record().arch))
+def _here(bundle: Bundle, compiled: Compiled, draft: Draft) -> Bundle | None:
+    """The bundle of what runs on this machine in the place of an artifact; its own if that does."""
+    if compiled.here is None or compiled.here is compiled.artifact:
+        return bundle if compiled.here else None
+    stands_in = draft(compiled.here)
+    here = machine.record()
+    changed = replace(stands_in.manifest, arch=here.arch, cpu_features=())
+    return replace(stands_in, manifest=changed)
 
 
-def _verdict(error: EdgekitError) -> Literal["refused", "failed", "unavailable"]:
+def _foreign_notes(build: Build, foreign: str, compiled: Compiled) -> tuple[str, ...]:
+    """What a user wants to know of a network that was not run."""
+    if not foreign:
+        return ()
+    what = (
+        "the same network, compiled for this machine, stands in for it"
+        if compiled.here
+        else "the network as it is written, computed literally, stands in for it"
+    )
+    return (f"{build.name}: was not run: {foreign}; {what}",)
+
+
+def _golden(evidence: Evidence, attempt: Attempt, limits: AccuracyLimits) -> Golden:
+    """The case, with what a device has to keep on it: what the user demands, or else what is known here.
+
+    By default that is agreement as of two runtimes; where compression itself changes more, less by as much.
+    """
+    if limits == AccuracyLimits():
+        limits = AccuracyLimits(min_snr_db=compare.agreement(attempt.accuracy.worst_snr_db))
+    record = GoldenRecord(evidence.reference, evidence.inputs, limits)
+    return Golden(record, evidence.feeds, evidence.expected)
+
+
+def _verdict(error: EdgekitError) -> Verdict:
     if isinstance(error, UnavailableError):
         return "unavailable"
     return "refused" if isinstance(error, UnsupportedError) else "failed"

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 from edgekit import atomic, runtime, samples, schema
 from edgekit import target as targets
 from edgekit.backends import BACKENDS
+from edgekit.backends.base import Build
 from edgekit.bundle import Bundle, write
 from edgekit.compression import Compression, Forms
 from edgekit.contest import Contest, Draft, Evidence, Variant
 from edgekit.dataset import Dataset
-from edgekit.errors import UnavailableError
+from edgekit.errors import UnavailableError, UsageError
 from edgekit.front import Front
 from edgekit.graph.graph import Graph
 from edgekit.graph.load import Golden, is_onnx, load, run_torch
@@ -41,7 +42,7 @@ Options = Mapping[str, Mapping[str, int | float | str | bool]]
 
 @dataclass(frozen=True)
 class BackendPlan:
-    """What would become of one backend: ``verdict`` is ``"compile"``, ``"refused"`` or ``"unavailable"``."""
+    """What would become of one way to compile: ``"compile"``, ``"refused"`` or ``"unavailable"``."""
 
     backend: str
     verdict: str
@@ -145,8 +146,9 @@ def compile(
         EdgekitError: See :mod:`edgekit.errors`; GateError where every candidate exceeded a limit.
     """
     device = _find_target(target, options)
-    wanted = backend_names(device, backend)
+    wanted = builds(device, backend)
     compression.check(limits)
+    _check_budget(device, wanted, compression)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     for file in (output, report):
         if file is not None:
@@ -178,11 +180,11 @@ def compile(
         contest = Contest(
             device, evidence, limits, threads, child, judge, compression.budget, page=report is not None
         )
-        for backend_name in wanted:
-            for form in forms.of(backend_name):
-                on_event(f"compile with {BACKENDS[backend_name].title}{form.suffix}")
-                contest.enter(backend_name, form, draft(form))
-        on_event(f"measure {contest.titles()}")
+        for build in wanted:
+            for form in forms.of(build):
+                on_event(f"compile with {_title(build)}{form.suffix}")
+                contest.enter(build, form, draft(form))
+        on_event(f"{'judge' if _all_foreign(wanted) else 'measure'} {contest.titles()}")
         try:
             bundle = contest.winner()
         finally:
@@ -221,8 +223,9 @@ def plan(
         EdgekitError: As :func:`compile`, for everything that can be told before compiling.
     """
     device = _find_target(target, options)
-    wanted = backend_names(device, backend)
+    wanted = builds(device, backend)
     compression.check(limits)
+    _check_budget(device, wanted, compression)
     model = _Model(source, shapes, weights, trust, Front.of(before), inputs)
     if output is not None:
         atomic.check_writable(Path(output), force=force)
@@ -239,7 +242,7 @@ def plan(
         notes=notes,
         before=graph.before,
         after=graph.after,
-        backends=tuple(plan_backend(name, graph, device) for name in wanted),
+        backends=tuple(plan_build(build, graph) for build in wanted),
         limits=limits,
         compression=compression.described(original),
         reference=f"{reference} on {_describe_inputs(inputs)}",
@@ -296,15 +299,17 @@ def _find_target(target: str | Target, options: Options | None) -> Target:
     return device
 
 
-def backend_names(device: Target, backend: str) -> list[str]:
-    """The backends to try, the chosen one alone where the user named it.
+def builds(device: Target, backend: str) -> list[Build]:
+    """The ways to compile, those of the chosen backend alone where the user named it.
+
+    What can be run here is timed, and the fastest wins: then nothing is compiled that cannot.
 
     Raises:
         UnavailableError: This release has none of the backends that the target lists.
     """
     if backend != "auto":
-        BACKENDS[backend]  # refuses an unknown name, with the nearest
-        return [backend]
+        # Refuses an unknown name, with the nearest.
+        return list(BACKENDS[backend].builds(device)) or [Build(backend, backend, device)]
     # The reference is the judge; it takes part only where the user asks for it.
     names = [name for name in device.backends if name in BACKENDS and name != "reference"]
     if not names:
@@ -313,7 +318,36 @@ def backend_names(device: Target, backend: str) -> list[str]:
             where=f"target {device.name}",
             hint="--target cpu compiles and verifies the same model on this machine",
         )
-    return names
+    found = [build for name in names for build in BACKENDS[name].builds(device)]
+    return [build for build in found if not _foreign(build)] or found
+
+
+def _foreign(build: Build) -> str:
+    """Why what is compiled so cannot be run on this machine; empty where it can."""
+    return BACKENDS[build.backend].foreign(build.target)
+
+
+def _all_foreign(wanted: Sequence[Build]) -> bool:
+    return all(map(_foreign, wanted))
+
+
+def _title(build: Build) -> str:
+    title = BACKENDS[build.backend].title
+    return title if build.name == build.backend else f"{title} for {build.target.device.upper()}"
+
+
+def _check_budget(device: Target, wanted: Sequence[Build], compression: Compression) -> None:
+    """Refuse a limit on latency where nothing can be timed.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if compression.budget.max_latency_s is not None and _all_foreign(wanted):
+        raise UsageError(
+            f"nothing can be timed on this machine for {device.title}: {_foreign(wanted[0])}",
+            where="--max-latency-ms",
+            hint="edgekit profile BUNDLE on the device",
+        )
 
 
 @dataclass(frozen=True)
@@ -385,23 +419,24 @@ def _evidence(
             )
         return Evidence(feeds, golden.outputs, "pytorch", described, network_feeds)
     backend = BACKENDS["reference"]
-    device = replace(device, backends=(*device.backends, "reference"))
-    compiled = backend.compile(graph, device, sample=network_feeds, limits=child)
+    (build,) = backend.builds(replace(device, backends=(*device.backends, "reference")))
+    compiled = backend.compile(graph, build.target, sample=network_feeds, limits=child)
     made = runtime.run_steps(graph.after, {**tensors, **compiled.outputs})
     expected = {spec.name: made[spec.name] for spec in graph.results}
     return Evidence(feeds, expected, "reference", described, network_feeds)
 
 
-def plan_backend(name: str, graph: Graph, device: Target) -> BackendPlan:
-    """What would become of one backend for a graph that :func:`prepare` gave; compiles nothing."""
-    backend = BACKENDS[name]
-    availability = backend.available()
+def plan_build(build: Build, graph: Graph) -> BackendPlan:
+    """What would become of a graph that :func:`prepare` gave, in one way; compiles nothing."""
+    backend = BACKENDS[build.backend]
+    availability = backend.compiler()
     if availability.state != "found":
-        return BackendPlan(name, "unavailable", availability.reason, availability.hint)
-    refusals = backend.refusals(graph, device)
+        return BackendPlan(build.name, "unavailable", availability.reason, availability.hint)
+    refusals = backend.refusals(graph, build.target)
     if refusals:
-        return BackendPlan(name, "refused", "; ".join(map(str, refusals)), refusals[0].hint)
-    return BackendPlan(name, "compile")
+        return BackendPlan(build.name, "refused", "; ".join(map(str, refusals)), refusals[0].hint)
+    reason = _foreign(build)
+    return BackendPlan(build.name, "compile", f"would not be run here: {reason}" if reason else "")
 
 
 def _describe(source: str | Path | torch.nn.Module) -> str:

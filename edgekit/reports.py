@@ -188,10 +188,11 @@ class Candidate:
     """One backend that was considered when a bundle was made.
 
     Attributes:
-        backend: Its name.
+        backend: Its name, with what it runs on where it compiles for several.
         verdict: ``"chosen"``, ``"slower"``, ``"refused"`` (by the backend), ``"failed"`` (compiling, or a
-            limit was exceeded) or ``"unavailable"``.
-        reason: Why, for the last three.
+            limit was exceeded), ``"unavailable"``, or ``"not run here"``: it is in the bundle, and was not
+            timed.
+        reason: Why, for the last four.
         p50_s: Median of its runs; NaN where it did not run.
         p90_s: 90th percentile likewise.
         runs: Number of measured runs.
@@ -203,7 +204,7 @@ class Candidate:
     """
 
     backend: str
-    verdict: Literal["chosen", "slower", "refused", "failed", "unavailable"]
+    verdict: Literal["chosen", "slower", "refused", "failed", "unavailable", "not run here"]
     reason: str = ""
     p50_s: float = math.nan
     p90_s: float = math.nan

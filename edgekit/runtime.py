@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit import machine
 from edgekit.backends import BACKENDS
-from edgekit.backends.base import ArtifactInfo, Backend, NetworkSession
+from edgekit.backends.base import Artifact, ArtifactInfo, Backend, NetworkSession
 from edgekit.bundle import Bundle, Manifest, read
 from edgekit.errors import (
     EdgekitError,
@@ -52,19 +52,18 @@ def open(source: str | os.PathLike[str] | Bundle, *, network: str = "", threads:
         UsageError: The bundle has no network of that name.
     """
     started = time.perf_counter()
-    if isinstance(source, Bundle):
-        bundle, where = source, source.manifest.name
-    else:
-        bundle, where = read(Path(source)), str(source)
+    path = None if isinstance(source, Bundle) else Path(source)
+    bundle = source if isinstance(source, Bundle) else read(Path(source))
+    where = str(path or bundle.manifest.name)
     manifest = bundle.manifest
     wanted = (manifest.named(network),) if network else manifest.networks
     steps = _bind((*manifest.before, *manifest.after), threads)
-    opened, passed_over = _first(bundle, wanted, where, threads)
+    opened, passed_over = _first(bundle, wanted, where, path, threads)
     return Session(manifest, opened, steps, threads=threads, started=started, passed_over=passed_over)
 
 
 def _first(
-    bundle: Bundle, wanted: Sequence[ArtifactInfo], where: str, threads: int
+    bundle: Bundle, wanted: Sequence[ArtifactInfo], where: str, path: Path | None, threads: int
 ) -> tuple[NetworkSession, dict[str, str]]:
     """The first network that runs here, and why those before it do not, by name."""
     reasons: dict[str, str] = {}
@@ -72,7 +71,10 @@ def _first(
     for info in wanted:
         try:
             backend = _backend(bundle.manifest, info, where)
-            return backend.open(bundle.artifact(info), threads=threads), reasons
+            artifact = bundle.artifact(info)
+            if info.form == "portable":
+                artifact = _finished(artifact, path)
+            return backend.open(artifact, threads=threads), reasons
         except (MismatchError, UnavailableError) as error:
             errors.append(error)
             reasons[info.name] = error.message.splitlines()[0]
@@ -83,6 +85,18 @@ def _first(
     raise (UnavailableError if missing else MismatchError)(
         f"none of the bundle's networks runs here{lines}", where=where, hint=errors[0].hint
     )
+
+
+def _finished(artifact: Artifact, path: Path | None) -> Artifact:
+    """A network that is finished on its device, with what the device made of it.
+
+    A bundle in memory has no place where that is kept: opening finishes the network.
+    """
+    if path is None:
+        return artifact
+    from edgekit import engines  # for such networks alone
+
+    return engines.finished(path, artifact)
 
 
 def run_steps(steps: Sequence[Step], tensors: Mapping[str, Array], *, threads: int = 0) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import signal
@@ -18,9 +19,11 @@ import torch
 from sample_steps import add  # noqa: F401
 
 import edgekit
-from edgekit import kernels, runtime
+from edgekit import kernels, runtime, target
 from edgekit.backends.base import Backend
+from edgekit.compression import Compression
 from edgekit.errors import GateError, SpecError, TargetError, UnavailableError, UnsupportedError, UsageError
+from edgekit.gates import Budget
 from edgekit.graph.graph import Graph
 from edgekit.graph.load import Loaded, load
 from edgekit.passes.base import Pass, PassResult
@@ -299,10 +302,18 @@ def test_a_pass_is_not_judged_by_what_it_made(smooth: Path, monkeypatch: pytest.
         compile(smooth, shapes=SHAPE, backend="reference", limits=AccuracyLimits(min_snr_db=40))
 
 
-def test_jetson_says_plainly_that_it_comes_later(smooth: Path) -> None:
+def test_a_target_whose_backends_are_not_there_says_so(smooth: Path) -> None:
+    device = dataclasses.replace(target.find("jetson"), backends=("magic",))
     with pytest.raises(UnavailableError, match=r"cannot compile for .*Orin Nano.* yet") as refused:
-        compile(smooth, target="jetson", shapes=SHAPE)
+        compile(smooth, target=device, shapes=SHAPE)
     assert refused.value.exit_code == 4
+
+
+def test_a_latency_is_refused_where_nothing_can_be_timed(smooth: Path) -> None:
+    wanted = Compression(budget=Budget(max_latency_s=0.1))
+    with pytest.raises(UsageError, match="nothing can be timed on this machine for Jetson") as refused:
+        compile(smooth, target="jetson", shapes=SHAPE, backend="tvm", compression=wanted)
+    assert refused.value.where == "--max-latency-ms"
 
 
 def test_an_existing_file_is_refused_before_any_work(tmp_path: Path) -> None:

@@ -12,5 +12,6 @@ BACKENDS: Registry[Backend] = Registry(
         "onnxruntime": "edgekit.backends.onnxruntime:BACKEND",
         "openvino": "edgekit.backends.openvino:BACKEND",
         "tvm": "edgekit.backends.tvm:BACKEND",
+        "tensorrt": "edgekit.backends.tensorrt:BACKEND",
     },
 )

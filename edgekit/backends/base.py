@@ -13,6 +13,7 @@ import errno
 import functools
 import hashlib
 import importlib
+import math
 import platform
 import re
 import sys
@@ -51,6 +52,7 @@ Option = int | float | str | bool
 Options = Mapping[str, Option]
 
 _LOAD_LIMITS = Limits(time_s=20.0)
+_DEVICES = {"cpu": "processors", "cuda": "graphics processors"}
 
 
 @dataclass(frozen=True)
@@ -148,19 +150,37 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Build:
+    """One way to compile a network for a target.
+
+    Attributes:
+        name: What a network that is compiled so is called in a bundle.
+        backend: Name of the backend.
+        target: The target; its ``device`` is what the network runs on.
+    """
+
+    name: str
+    backend: str
+    target: Target
+
+
+@dataclass(frozen=True)
 class Compiled:
     """What compiling gave.
 
     Attributes:
         artifact: The compiled network.
-        outputs: Outputs of its first run in the child process, by name.
+        here: The same network as this machine can run it: with operators of this machine's, or compiled for
+            this machine in the place of one that cannot be run here; ``None`` where there is no such thing.
+        outputs: Outputs of its first run in the child process, by name; empty where it was not run.
         compile_s: Seconds that compiling took in the child.
-        first_run_s: Seconds that opening and the first run took in the child.
+        first_run_s: Seconds that opening and the first run took in the child; NaN where it was not run.
         peak_bytes: Largest resident memory of the child.
         log: What the vendor's library printed.
     """
 
     artifact: Artifact
+    here: Artifact | None
     outputs: dict[str, Array]
     compile_s: float
     first_run_s: float
@@ -218,7 +238,9 @@ class Backend(abc.ABC):
         requirements: Packages it needs to open and run, the runtime first.
         options: Its options with their defaults; a default's type is the option's type.
         domains: Operator domains it knows; ``""`` is that of ONNX itself.
+        devices: What it compiles for, in order of preference.
         any_target: Whether it runs wherever its packages do, listed by the target or not.
+        form: What it compiles to: ``"portable"`` is finished on the device.
         native: Whether its networks are machine code.
         library: Name of the file with edgekit's operators for its runtime, where an artifact holds it.
         library_fits_one_version: Whether that file fits the very version of the runtime it was built for.
@@ -230,7 +252,9 @@ class Backend(abc.ABC):
     requirements: ClassVar[tuple[Requirement, ...]] = ()
     options: ClassVar[Options] = {}
     domains: ClassVar[frozenset[str]] = frozenset({""})
+    devices: ClassVar[tuple[DeviceKind, ...]] = ("cpu",)
     any_target: ClassVar[bool] = False
+    form: ClassVar[Literal["engine", "portable"]] = "engine"
     native: ClassVar[bool] = False
     library: ClassVar[str] = ""
     library_fits_one_version: ClassVar[bool] = False
@@ -273,13 +297,62 @@ class Backend(abc.ABC):
             for requirement in self.requirements:
                 requirement.load()
 
+    def compiler(self) -> Availability:
+        """Whether it can compile here; where that takes less than running does, a backend says so."""
+        return self.available()
+
+    def load_compiler(self) -> None:
+        """Import what compiling takes into this process.
+
+        Raises:
+            UnavailableError: It is missing, too old, or broken.
+        """
+        self.load()
+
+    def builds(self, target: Target) -> tuple[Build, ...]:
+        """The ways in which it compiles for a target, in order of preference.
+
+        A device with a graphics processor has another processor beside it, which runs networks too.
+        """
+        devices = [device for device in self.devices if device in ("cpu", target.device)]
+        return tuple(
+            Build(
+                f"{self.name}-{device}" if len(devices) > 1 else self.name,
+                self.name,
+                target if device == target.device else _processor_of(target),
+            )
+            for device in devices
+        )
+
+    def foreign(self, target: Target) -> str:
+        """Why what it compiles for a target cannot be run on this machine; empty where it can."""
+        return ""
+
+    def graph_precision(self, precision: str, build: Build) -> str:
+        """The precision of the graph that it takes, where a user asks for one."""
+        return precision
+
+    def require_here(self, target: Target) -> None:
+        """Refuse a target whose networks cannot be run on this machine, for those who have to run them.
+
+        Raises:
+            UnsupportedError: They cannot.
+        """
+        if reason := self.foreign(target):
+            raise UnsupportedError(f"{self.title} for {target.name}: {reason}", where=self.name)
+
+    def stand_in(self, target: Target) -> Target | None:
+        """This machine, as the target whose network can be run in the place of a foreign one."""
+        return None
+
     def refusals(self, graph: Graph, target: Target) -> list[Refusal]:
         """Why it would not take the graph for the target; empty when it would. Compiles nothing."""
-        if target.device != "cpu":
+        if target.device not in self.devices:
             return [
                 Refusal(
-                    f"compiling for {target.title} is not there yet: this release compiles for CPUs only",
-                    hint="--target cpu",
+                    f"{self.title} compiles for {' and '.join(map(_DEVICES.__getitem__, self.devices))}, "
+                    f"not for {_DEVICES[target.device]}",
+                    hint="--backend auto",
                 )
             ]
         reasons = []
@@ -312,8 +385,9 @@ class Backend(abc.ABC):
         options: Options | None = None,
         threads: int = 0,
         limits: Limits = Limits(),
+        name: str = "",
     ) -> Compiled:
-        """Compile in a child process and run once there.
+        """Compile in a child process, and run once there if this machine can.
 
         Args:
             graph: The network.
@@ -322,6 +396,7 @@ class Backend(abc.ABC):
             options: Options that replace the target's own ones.
             threads: Threads of the first run; 0 for all.
             limits: Time and memory of the child.
+            name: What it is called in a bundle; the backend's name by default.
 
         Raises:
             UnsupportedError: It refuses the graph; the message lists all reasons.
@@ -340,13 +415,14 @@ class Backend(abc.ABC):
                 where=", ".join(n for r in refusals for n in r.nodes[:3]) or None,
                 hint=refusals[0].hint or None,
             )
-        missing = self.available()
+        missing = self.compiler()
         if missing.state != "found":
             raise UnavailableError(f"{self.title}: {missing.reason}", where=self.name, hint=missing.hint)
         model = graph.to_bytes()
+        foreign = self.foreign(target)
         info = ArtifactInfo(
             backend=self.name,
-            form="engine",
+            form=self.form,
             files=(),
             inputs=graph.inputs,
             outputs=graph.outputs,
@@ -355,6 +431,9 @@ class Backend(abc.ABC):
             source_digest=hashlib.sha256(model).hexdigest(),
             options=chosen,
             native=self.native,
+            name=name,
+            device=target.device,
+            proven=not foreign,
         )
         outcome = isolation.run(
             "edgekit.backends.base:_compile_job",
@@ -363,6 +442,7 @@ class Backend(abc.ABC):
                 "target": schema.encode(target),
                 "info": schema.encode(info),
                 "threads": threads,
+                "run": not foreign,
             },
             arrays=feeds,
             files={"model.onnx": model},
@@ -370,9 +450,15 @@ class Backend(abc.ABC):
             what=f"compiling with {self.title}",
             error=CompileError,
         )
+        artifact, standing = self._artifact(info, outcome.files), None
+        if foreign and (stand_in := self.stand_in(target)):
+            standing = self.compile(
+                graph, stand_in, sample=feeds, threads=threads, limits=limits, name=info.name
+            )
         return Compiled(
-            artifact=self._artifact(info, outcome.files),
-            outputs=outcome.arrays,
+            artifact=artifact,
+            here=standing.here if standing else None if foreign else self.runnable_here(artifact),
+            outputs=standing.outputs if standing else outcome.arrays,
             compile_s=outcome.value["compile_s"],
             first_run_s=outcome.value["first_run_s"],
             peak_bytes=outcome.peak_bytes,
@@ -596,6 +682,20 @@ def translated(error: type[EdgekitError], what: str, hint: str | None = None) ->
         raise error(f"{what}: {essential(unknown)}", hint=hint) from unknown
 
 
+def _processor_of(target: Target) -> Target:
+    """The device without its graphics processor."""
+    return replace(
+        target,
+        device="cpu",
+        compute_capability="",
+        gpu=None,
+        dla=None,
+        power_modes=(),
+        peak_ops_per_s={},
+        unverified=(),
+    )
+
+
 def _check_sample(inputs: tuple[TensorSpec, ...], sample: Mapping[str, Array]) -> dict[str, Array]:
     if set(sample) != {spec.name for spec in inputs}:
         raise SpecError(
@@ -618,15 +718,17 @@ def _load_job(request: isolation.Request) -> tuple[None, dict[str, Array]]:
 
 
 def _compile_job(request: isolation.Request) -> tuple[Any, dict[str, Array]]:
-    """In the child: compile, open, run once."""
+    """In the child: compile, and where that is possible open and run once."""
     arguments = request.arguments
     backend = _backend_at(arguments["backend"])
     target = schema.decode(Target, arguments["target"], error=CompileError, where="target")
     info = schema.decode(ArtifactInfo, arguments["info"], error=CompileError, where="artifact")
-    backend.load()
+    backend.load_compiler()
     started = time.perf_counter()
     artifact = backend.build(request.files["model.onnx"], info, target, request.out)
     compiled = time.perf_counter()
+    if not arguments["run"]:
+        return {"compile_s": compiled - started, "first_run_s": math.nan}, {}
     artifact = backend.runnable_here(artifact)
     session = backend.open(artifact, threads=arguments["threads"])
     outputs = session.run(request.arrays)

@@ -42,6 +42,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("edgekit.cli.diff:command", "Find the first layer where a bundle leaves its model."),
     "inspect": ("edgekit.cli.inspect:command", "Show what a bundle says about itself."),
     "verify": ("edgekit.cli.verify:command", "Check that every byte of a bundle is what its manifest says."),
+    "finalize": (
+        "edgekit.cli.finalize:command",
+        "Build the engine of a bundle on this device, prove it, and keep it beside the bundle.",
+    ),
     "deploy": ("edgekit.cli.deploy:command", "Put a bundle on a device, and have it prove itself there."),
     "targets": ("edgekit.cli.targets:command", "List the known devices, or show one."),
     "doctor": ("edgekit.cli.doctor:command", "Say what works here, what is missing and how to get it."),

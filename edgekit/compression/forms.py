@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
 
-from edgekit import calibration, mixed, probe
+from edgekit import calibration, compare, mixed, probe
+from edgekit.backends import BACKENDS
+from edgekit.backends.base import Build
 from edgekit.compression.preparation import Preparation, prepare
 from edgekit.compression.wanted import Compression
 from edgekit.contest import Evidence, Variant
@@ -53,19 +56,29 @@ class Forms:
         self.device, self.limits, self.judge = device, limits, judge
         self._threads, self._child, self._on_event = threads, child, on_event
 
-    def of(self, backend: str) -> Iterator[Variant]:
-        """The forms that a backend is to compile.
+    def of(self, build: Build) -> Iterator[Variant]:
+        """The forms that are to be compiled in one way.
 
         Raises:
             EdgekitError: A pass refuses the network, or the data.
         """
-        precision = self.wanted.precision
-        if precision == "float32":
+        backend = BACKENDS[build.backend]
+        foreign = bool(backend.foreign(build.target))
+        smallest = self._smallest if self.wanted.precision == "auto" and foreign else None
+        wanted = smallest.precision if smallest else self.wanted.precision
+        precision = backend.graph_precision(wanted, build)
+        if precision != wanted:
+            why = f"{build.name}: takes the network in {precision}, where {wanted} is asked for"
+            yield Variant(precision, self.graph, notes=((*smallest.notes, why) if smallest else (why,)))
+            return
+        if smallest:
+            yield smallest
+        elif precision == "float32":
             yield Variant("float32", self.graph)
         elif precision == "int8":
             yield self._int8
         elif precision == "auto":
-            yield from self._fastest(backend)
+            yield from self._fastest(build)
         else:
             yield self._half(precision)
 
@@ -84,10 +97,41 @@ class Forms:
 
     # ── several precisions, by measurement ────────────────────────────────────────────────────────────
 
-    def _fastest(self, backend: str) -> Iterator[Variant]:
+    @cached_property
+    def _smallest(self) -> Variant:
+        """The smallest precision that is good enough, computed literally: nothing can be timed here."""
+        reasons = []
+        for precision in ("int8", "float16"):
+            if precision not in self.device.precisions:
+                continue
+            self._on_event(f"judge {precision}, computed literally")
+            form = self._int8 if precision == "int8" else self._half(precision)
+            if not (why := self._shortcoming(form.graph)):
+                note = (
+                    f"auto: {precision} is the smallest precision that passes; nothing was timed, since the "
+                    "device is another machine"
+                )
+                return replace(form, notes=(*form.notes, note))
+            reasons.append(f"{precision}: {why}")
+        note = f"auto: stays in float32: {'; '.join(reasons) or 'the device has no smaller precision'}"
+        return Variant("float32", self.graph, notes=(note,))
+
+    def _shortcoming(self, graph: Graph) -> str:
+        """Why a graph, computed literally, is not good enough; empty where it is."""
+        with probe.opened_whole(graph, threads=self._threads) as run:
+            found = compare.compare(
+                self.evidence.expected,
+                run(self.evidence.feeds),
+                reference=self.evidence.reference,
+                inputs=self.evidence.inputs,
+                limits=self.limits,
+            )
+            return "; ".join(found.failures) or (self._failures(run) if self.judge is not None else "")
+
+    def _fastest(self, build: Build) -> Iterator[Variant]:
         """Float32, and what was found to be faster with one backend and good enough, if anything was."""
         try:
-            found = self._search(backend)
+            found = self._search(build)
         except (BackendError, LimitError, UnsupportedError):
             # It does not take the network in float32, and says so once more when it is entered.
             yield Variant("float32", self.graph)
@@ -98,11 +142,11 @@ class Forms:
         yield Variant("float32", self.graph)
         yield self._variant(found)
 
-    def _search(self, backend: str) -> mixed.Assignment:
+    def _search(self, build: Build) -> mixed.Assignment:
         prepared = self._prepared
         bench = mixed.Bench(
-            backend,
-            self.device,
+            build.backend,
+            build.target,
             prepared.samples,
             gate=self._failures if self.judge is not None else None,
             min_snr_db=self.limits.min_snr_db,

@@ -93,6 +93,7 @@ def diff(
         MismatchError: The graph that the bundle was compiled from is not known.
         UsageError: The bundle has no network of that name.
         SpecError: Inputs that do not fit, or a model with other inputs or outputs than the bundle's network.
+        UnsupportedError: The network cannot be run on this machine.
         EdgekitError: As compiling and opening.
     """
     if marks < 1:
@@ -108,7 +109,8 @@ def diff(
         manifest.before, samples.check_inputs(manifest.inputs, given), threads=threads
     )
     network_feeds = {spec.name: spec.check(tensors[spec.name]) for spec in artifact.info.inputs}
-    device = target or targets.find(manifest.target)
+    device = replace(target or targets.find(manifest.target), device=artifact.info.device)
+    backend.require_here(device)
     setup = Setup(backend, device, artifact.info.options, network_feeds, limits, threads)
     lab = Lab(reference, compiled, setup)
     threshold_db = _threshold_db(compiled) if min_snr_db is None else min_snr_db

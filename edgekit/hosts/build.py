@@ -35,10 +35,12 @@ __all__ = [
     "built",
     "compile_adapter",
     "installed_digest",
+    "kept",
     "kernel_objects",
     "library",
     "link",
     "onnxruntime",
+    "run",
     "sources_digest",
 ]
 
@@ -112,7 +114,7 @@ def library(adapter: Adapter, wanted: Platform | None = None) -> Path:
     wanted = wanted or Platform.here()
     if found := built(adapter, wanted):
         return found
-    return _kept(
+    return kept(
         f"{adapter.file} for {wanted}",
         _library_ingredients(adapter, wanted),
         adapter.file,
@@ -144,7 +146,7 @@ def adapter_object(adapter: Adapter, wanted: Platform | None = None) -> Path:
     def compile_it(folder: Path) -> None:
         compile_adapter(adapter, folder / file, wanted)
 
-    return _kept(f"{file} for {wanted}", _ingredients(adapter, wanted), file, compile_it)
+    return kept(f"{file} for {wanted}", _ingredients(adapter, wanted), file, compile_it)
 
 
 def kernel_objects(wanted: Platform | None = None, *, gnu: bool = False) -> Path:
@@ -161,7 +163,7 @@ def kernel_objects(wanted: Platform | None = None, *, gnu: bool = False) -> Path
     if _is_installed(wanted):
         return INSTALLED / ARCHIVE
     compiler = compilers.compiler(wanted, gnu=gnu)
-    return _kept(
+    return kept(
         f"the kernels for {wanted}",
         [compiler.identity],
         ARCHIVE,
@@ -192,7 +194,7 @@ def link(
     compiler = compilers.compiler(wanted, gnu=gnu)
     with tempfile.TemporaryDirectory() as folder:
         options = compiler.link_flags(Path(folder), shared_cxx=gnu, more=links)
-        _run([*compiler.command, *map(str, objects), *options, "-o", str(out)])
+        run([*compiler.command, *map(str, objects), *options, "-o", str(out)])
     if not wanted.is_here:
         elf.check(out, wanted.arch, wanted.glibc)
 
@@ -204,7 +206,7 @@ def compile_adapter(adapter: Adapter, out: Path, wanted: Platform) -> None:
         UnavailableError, CompileError: As :func:`library`.
     """
     command = compilers.compiler(wanted, gnu=adapter.gnu).command
-    _run([*command, *adapter.compile_flags(), "-c", str(adapter.source), "-o", str(out)])
+    run([*command, *adapter.compile_flags(), "-c", str(adapter.source), "-o", str(out)])
 
 
 @functools.cache
@@ -253,8 +255,12 @@ def _place(file: str, ingredients: Sequence[str]) -> Path:
     return _cache() / digest[:32]
 
 
-def _kept(what: str, ingredients: Sequence[str], file: str, build: Callable[[Path], None]) -> Path:
-    """A file of the cache, which ``build(folder)`` makes if it is not there. One process builds at a time."""
+def kept(what: str, ingredients: Sequence[str], file: str, build: Callable[[Path], None]) -> Path:
+    """A file of the cache, which ``build(folder)`` makes if it is not there. One process builds at a time.
+
+    Raises:
+        CompileError: There is no room for it; beside what ``build`` raises.
+    """
     folder = _place(file, ingredients)
     if (folder / file).is_file():
         return folder / file
@@ -291,15 +297,20 @@ def _build_library(adapter: Adapter, wanted: Platform, folder: Path) -> None:
 def _build_archive(compiler: Compiler, arch: str, folder: Path) -> None:
     def build(source: Path) -> str:
         result = str(folder / ("_".join(source.parts[-2:]) + ".o"))
-        _run([*compiler.command, *flags.flags_for(source), "-fPIC", "-c", str(source), "-o", result])
+        run([*compiler.command, *flags.flags_for(source), "-fPIC", "-c", str(source), "-o", result])
         return result
 
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         objects = list(workers.map(build, flags.kernel_sources(arch)))
-    _run([*compiler.archiver, "rcs", str(folder / ARCHIVE), *objects])
+    run([*compiler.archiver, "rcs", str(folder / ARCHIVE), *objects])
 
 
-def _run(command: Sequence[str]) -> None:
+def run(command: Sequence[str]) -> None:
+    """Run a compiler or a linker.
+
+    Raises:
+        CompileError: It fails.
+    """
     done = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()

@@ -83,11 +83,12 @@ class Trial:
             EdgekitError: As :meth:`edgekit.backends.base.Backend.compile` and ``open``.
         """
         backend = BACKENDS[bench.backend]
+        backend.require_here(bench.device)
         compiled = backend.compile(
             graph, bench.device, sample=bench.samples[0], threads=bench.threads, limits=bench.limits
         )
-        artifact = backend.runnable_here(compiled.artifact)
-        return Trial(graph, bench, backend.open(artifact, threads=bench.threads))
+        assert compiled.here is not None
+        return Trial(graph, bench, backend.open(compiled.here, threads=bench.threads))
 
     def judge(self, wanted: Sequence[Mapping[str, Array]]) -> None:
         """Compare with the outputs of float32, and ask the gate."""

@@ -116,11 +116,13 @@ class Bench:
             backend = BACKENDS[name]
             self._on_event(f"compile with {backend.title}")
             try:
+                backend.require_here(self._device)
                 compiled = backend.compile(
                     graph, self._device, sample=feeds, threads=self._threads, limits=self._child
                 )
                 _check(graph, compiled, golden, backend.title)
-                artifacts[name] = backend.runnable_here(compiled.artifact)
+                assert compiled.here is not None
+                artifacts[name] = compiled.here
             except (BackendError, LimitError, UnsupportedError) as error:
                 errors.append(error)
         if not artifacts:

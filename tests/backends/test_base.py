@@ -131,14 +131,32 @@ def test_the_sample_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_targets_that_no_backend_compiles_for(monkeypatch: pytest.MonkeyPatch) -> None:
     no_child(monkeypatch)
     jetson = find("jetson-orin-nano-8gb")
-    message = f"compiling for {jetson.title} is not there yet: this release compiles for CPUs only"
-    assert crashes.Doubling().refusals(NET, jetson) == [Refusal(message, hint="--target cpu")]
-    with pytest.raises(UnsupportedError, match="not there yet") as caught:
+    title = crashes.Doubling().title
+    message = f"{title} compiles for processors, not for graphics processors"
+    assert crashes.Doubling().refusals(NET, jetson) == [Refusal(message, hint="--backend auto")]
+    with pytest.raises(UnsupportedError, match="not for graphics processors"):
         crashes.Doubling().compile(NET, jetson, sample=sample(NET))
-    assert caught.value.hint == "--target cpu"
     with pytest.raises(UnsupportedError, match="does not list the backend doubling") as caught:
         crashes.Doubling().compile(NET, TARGET, sample=sample(NET))
     assert caught.value.hint == f"--backend {TARGET.backends[0]}"
+
+
+class Twice(crashes.Doubling):
+    """For processors and for GPUs."""
+
+    devices = ("cuda", "cpu")
+
+
+def test_a_device_with_a_gpu_has_a_processor_too() -> None:
+    jetson = find("jetson-orin-nano-8gb")
+    (build,) = crashes.Doubling().builds(jetson)
+    assert (build.name, build.target.device, build.target.gpu) == ("doubling", "cpu", None)
+    assert build.target.name == jetson.name and build.target.cpu == jetson.cpu
+    on_gpu, beside = Twice().builds(jetson)
+    assert (on_gpu.name, on_gpu.target) == ("doubling-cuda", jetson)
+    assert (beside.name, beside.target.device) == ("doubling-cpu", "cpu")
+    (only,) = Twice().builds(HERE)
+    assert (only.name, only.target) == ("doubling", HERE)
 
 
 def test_operators_of_a_foreign_domain_are_refused_by_name() -> None:

@@ -1,4 +1,4 @@
-"""Apache TVM on the CPU: the network becomes machine code of its own, in one shared library.
+"""Apache TVM on processors and on GPUs: the network becomes machine code of its own, in one shared library.
 
 The route is ONNX → Relax → fused loop nests → LLVM. The artifact (``model.so``) is native code for one
 architecture and needs only TVM's runtime; where the network has operators of edgekit, it holds their kernels.
@@ -6,61 +6,44 @@ architecture and needs only TVM's runtime; where the network has operators of ed
 
 from __future__ import annotations
 
-import functools
-import importlib.util
 import os
 import platform
-import re
-import shutil
 import tempfile
 import threading
+import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from edgekit import machine
 from edgekit.backends.base import (
     Artifact,
     ArtifactInfo,
     Backend,
+    Build,
     NetworkSession,
     Refusal,
     check_machine,
     kept_out,
-    node_names,
 )
-from edgekit.errors import UnavailableError
+from edgekit.backends.tvm import refusals
+from edgekit.errors import MismatchError, UnavailableError
 from edgekit.graph import opset
 from edgekit.graph.graph import Graph
-from edgekit.hosts import compilers
-from edgekit.hosts import tvm as kernels
+from edgekit.hosts import cuda
 from edgekit.hosts.build import Platform
 from edgekit.registry import Requirement
 from edgekit.spec import Array
-from edgekit.target import Target
+from edgekit.target import Arch, DeviceKind, Target
 
 _FILE = "model.so"
 _ALIGNMENT = 64  # bytes; TVM's code loads whole vectors
 _SHARE_ALL_CORES = -3  # TVM's other modes pin threads, the caller's among them, to one core each
-_LINKERS = ("c++", "g++", "clang++")
-
-# Their outputs' lengths are quotients and products of the inputs': TVM cannot prove that two branches of a
-# network with varying lengths meet again.
-_RESIZING = frozenset(
-    {
-        "AveragePool",
-        "ConvTranspose",
-        "DepthToSpace",
-        "LpPool",
-        "MaxPool",
-        "Resize",
-        "SpaceToDepth",
-        "Upsample",
-    }
-)
-# Its importer lets sums be of the type of what is summed.
-_SUMMING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+# Options that are about the device and not about the network.
+_OF_THE_DEVICE = ("mcpu", "mtriple", "rpc", "tune_s")
 
 
 class Tvm(Backend):
@@ -68,6 +51,7 @@ class Tvm(Backend):
 
     name: ClassVar[str] = "tvm"
     title: ClassVar[str] = "TVM"
+    devices: ClassVar[tuple[DeviceKind, ...]] = ("cuda", "cpu")
     domains = frozenset({"", opset.DOMAIN})
     requirements = (Requirement("tvm", "apache-tvm", "tvm", "0.27"),)
     options: ClassVar[Mapping[str, int | float | str | bool]] = {
@@ -84,53 +68,95 @@ class Tvm(Backend):
     # tvm_ffi has no switch for it.
     unwanted = ("torch",)
 
-    def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
-        reasons = []
+    def foreign(self, target: Target) -> str:
+        """Why what it compiles for a target cannot be run on this machine; empty where it can."""
         here = platform.machine()
         if target.arch != here:
-            reasons.append(
-                Refusal(
-                    f"machine code for {target.arch} is made on such a machine only, and this is {here}",
-                    hint=f"compile on the device, or --backend {_another(target)}",
-                )
-            )
-        elif lacking := _lacking_features(target):
-            reasons.append(
-                Refusal(
-                    f"machine code for {target.title} is checked by running it, and this machine lacks "
-                    f"{', '.join(lacking)}",
-                    hint=f"compile on the device, or --backend {_another(target)}",
-                )
-            )
-        if not any(map(shutil.which, _LINKERS)):
-            reasons.append(
-                Refusal(
-                    f"linking needs a C++ compiler: want one of {', '.join(_LINKERS)}",
-                    hint="apt-get install g++",
-                )
-            )
-        return reasons + _operator_refusals(graph, target)
+            return f"it is machine code for {target.arch}, and this machine is {here}"
+        if target.device == "cuda":
+            found = cuda.compute_capability()
+            if found != target.compute_capability:
+                got = f"a GPU of {found}" if found else "no GPU"
+                return f"it is for a GPU of compute capability {target.compute_capability}, and here is {got}"
+            return ""
+        if lacking := _lacking_features(target):
+            return f"it may use {', '.join(lacking)}, which this processor does not have"
+        return ""
+
+    def stand_in(self, target: Target) -> Target | None:
+        """This machine's processor in the place of another: the same network, other vectors and threads."""
+        if target.device != "cpu":
+            return None
+        here = machine.record()
+        options = {k: v for k, v in target.options_for(self.name).items() if k not in _OF_THE_DEVICE}
+        return replace(
+            target,
+            arch=typing.cast(Arch, here.arch),
+            cpu=None,
+            cpu_features=here.features,
+            software={},
+            jetpacks=(),
+            options={self.name: options},
+        )
+
+    def graph_precision(self, precision: str, build: Build) -> str:
+        """The precision of the graph that it takes, where a user asks for one.
+
+        On a GPU it computes in half precision whatever the graph says, and on the processor beside it 16 bits
+        are slower than 32.
+        """
+        if build.target.device == "cuda":
+            return "float32"
+        return "float32" if precision == "float16" and build.name != self.name else precision
+
+    def notes(self, artifact: Artifact) -> tuple[str, ...]:
+        """What a user wants to know of an artifact; it ends up in the bundle's notes."""
+        if artifact.info.device != "cuda":
+            return ()
+        return (
+            f"{artifact.info.name}: computes in half precision on tensor cores; wants TVM's runtime for "
+            "CUDA, which TVM's packages have for CUDA 13 (JetPack 7) alone: for JetPack 6 it is to be built",
+        )
+
+    def _refusals(self, graph: Graph, target: Target) -> list[Refusal]:
+        on_gpu = target.device == "cuda"
+        return refusals.for_gpu(graph, target) if on_gpu else refusals.for_processor(graph, target)
 
     def _compile(self, model: Path, info: ArtifactInfo, target: Target, out: Path) -> None:
         import onnx_ir as ir
 
+        network, host = ir.load(model), Platform.of(target)
         with kept_out(*self.unwanted):
-            from edgekit.backends.tvm.compiler import export
             from edgekit.backends.tvm.processor import Processor
 
-            export(ir.load(model), out / _FILE, info.options, Platform.of(target), Processor.of(target))
+            processor = Processor.of(target)
+            if target.device == "cuda":
+                from edgekit.backends.tvm.cuda import compiler as for_gpu
+
+                arch = cuda.architecture(target.compute_capability)
+                version, mcpu = target.software.get("cuda", ""), processor.mcpu
+                for_gpu.export(network, out / _FILE, arch, host, version=version, mcpu=mcpu)
+            else:
+                from edgekit.backends.tvm.compiler import export
+
+                options = dict(info.options)
+                if target.arch != platform.machine():
+                    options["mtriple"] = options["mtriple"] or f"{target.arch}-linux-gnu"
+                export(network, out / _FILE, options, host, processor)
 
     def _open(self, artifact: Artifact, threads: int) -> NetworkSession:
         import tvm
         from tvm.runtime.vm import VirtualMachine
 
-        check_machine(_FILE, artifact.files[_FILE])
+        content = artifact.files[_FILE]
+        check_machine(_FILE, content)
+        device = _gpu(tvm, artifact.info.name, content) if artifact.info.device == "cuda" else tvm.cpu()
         # A fresh name in a private folder: the loader knows libraries by name, and nobody else may write it.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
             path = Path(folder) / _FILE
-            path.write_bytes(artifact.files[_FILE])
+            path.write_bytes(content)
             library = tvm.runtime.load_module(str(path))
-        return _Session(artifact.info, VirtualMachine(library, tvm.cpu()), threads)
+        return _Session(artifact.info, VirtualMachine(library, device), device, threads)
 
 
 class _Session(NetworkSession):
@@ -138,7 +164,7 @@ class _Session(NetworkSession):
 
     _pool = threading.local()
 
-    def __init__(self, info: ArtifactInfo, machine: Any, threads: int) -> None:
+    def __init__(self, info: ArtifactInfo, machine: Any, device: Any, threads: int) -> None:
         import tvm
         import tvm_ffi
 
@@ -148,6 +174,9 @@ class _Session(NetworkSession):
         self._threads = threads
         self._configure = tvm.get_global_func("runtime.config_threadpool")
         self._to_tvm = tvm_ffi.from_dlpack
+        # Of a GPU; memory of the processor is handed over as it is.
+        self._gpu = device if info.device == "cuda" else None
+        self._on_gpu = tvm.runtime.empty
         self._feeds: dict[str, tuple[Array, Any]] = {}
         self._inputs = [spec.name for spec in info.inputs]
         self._outputs = [spec.name for spec in info.outputs]
@@ -165,7 +194,7 @@ class _Session(NetworkSession):
                 results = [results]
             # A copy, because an output may be an input or a constant.
             return {
-                name: np.from_dlpack(result).copy()
+                name: result.numpy() if self._gpu is not None else np.from_dlpack(result).copy()
                 for name, result in zip(self._outputs, results, strict=True)
             }
         except Exception as error:
@@ -174,6 +203,11 @@ class _Session(NetworkSession):
     def _feed(self, name: str, array: Array) -> Any:
         """The array's content as an aligned tensor of TVM's; the memory is kept from run to run."""
         kept = self._feeds.get(name)
+        if self._gpu is not None:
+            if kept is None or kept[0].shape != array.shape or kept[0].dtype != array.dtype:
+                kept = self._feeds[name] = (array, self._on_gpu(array.shape, str(array.dtype), self._gpu))
+            kept[1].copyfrom(array)
+            return kept[1]
         if kept is None or kept[0].shape != array.shape or kept[0].dtype != array.dtype:
             buffer = _aligned_like(array)
             kept = self._feeds[name] = (buffer, self._to_tvm(buffer))
@@ -185,79 +219,34 @@ class _Session(NetworkSession):
         self._feeds.clear()
 
 
-def _operator_refusals(graph: Graph, target: Target) -> list[Refusal]:
-    nodes = list(graph.model.graph.all_nodes())
-    way_out = f"--backend {_another(target)}"
-    reasons = []
-    known = _importable()
-    own = [n for n in nodes if _is_ours(n)]
-    unknown = [n for n in nodes if known and n.op_type not in known and n not in own]
-    if unknown:
-        reasons.append(Refusal("operators that its importer does not know", node_names(unknown), way_out))
-    if own and (missing := _missing_for_kernels()):
-        reasons.append(Refusal(missing.message, node_names(own), missing.hint or ""))
-    indexed = [n for n in nodes if n.op_type == "MaxPool" and len(n.outputs) > 1]
-    if indexed:
-        reasons.append(Refusal("MaxPool with indices", node_names(indexed), way_out))
-    padded = [n for n in nodes if n.op_type == "Pad" and _computed(n, 1)]
-    if padded:
-        reasons.append(
-            Refusal("Pad with widths that are computed while running", node_names(padded), way_out)
-        )
-    half = [n for n in nodes if n.op_type in _SUMMING and _has_16_bits(n)]
-    if half:
-        reasons.append(
-            Refusal(
-                "layers in 16 bits, which it would sum up in 16 bits, several times slower than in float32",
-                node_names(half),
-                f"take another precision, or {way_out}",
-            )
-        )
-    varying = any(not isinstance(length, int) for spec in graph.inputs for length in spec.dims[2:])
-    resizing = [n for n in nodes if n.op_type in _RESIZING or _strided(n)]
-    if varying and resizing:
-        reasons.append(
-            Refusal(
-                "lengths that vary, in a network that changes them on the way",
-                node_names(resizing),
-                f"fix the lengths with --shape, or {way_out}",
-            )
-        )
-    return reasons
+def _gpu(tvm: Any, name: str, content: bytes) -> Any:
+    """The GPU that a library's machine code is for.
 
-
-def _is_ours(node: Any) -> bool:
-    """Whether the network calls edgekit's kernels for a node: one of the domain, or 5-D GridSample."""
-    if node.domain == opset.DOMAIN:
-        return node.op_type in opset.OPERATORS
-    image = node.inputs[0] if node.op_type == "GridSample" else None
-    return image is not None and image.shape is not None and len(image.shape) == 5
-
-
-def _missing_for_kernels() -> UnavailableError | None:
-    """What a network is linked with that is not here."""
-    try:
-        compilers.compiler(Platform.here())
-        kernels.adapter()
-    except UnavailableError as error:
-        return error
-    return None
-
-
-@functools.cache
-def _importable() -> frozenset[str]:
-    """Operators in the table of TVM's ONNX importer; empty where it cannot be read.
-
-    It is read from the source text: importing the compiler would take a second and hundreds of megabytes.
+    Raises:
+        UnavailableError: There is none, or no runtime for it.
+        MismatchError: It is another one.
     """
-    found = importlib.util.find_spec("tvm")
-    if found is None or found.origin is None:
-        return frozenset()
-    source = Path(found.origin).parent / "relax" / "frontend" / "onnx" / "onnx_frontend.py"
-    if not source.is_file():
-        return frozenset()
-    _, _, table = source.read_text(encoding="utf-8").partition("def _get_convert_map(")
-    return frozenset(re.findall(r'^ {8}"(\w+)": ', table.partition("\nclass ")[0], re.MULTILINE))
+    device = tvm.cuda(0)
+    if not device.exist:
+        raise UnavailableError(
+            f"{name} wants a GPU and TVM's runtime for it, and TVM finds none",
+            where=name,
+            hint="TVM's packages bring it for CUDA 13; for others it is built from TVM's sources",
+        )
+    here, made_for = cuda.architecture(device.compute_version), cuda.architectures(content)
+    if here not in made_for:
+        raise MismatchError(
+            f"{name} holds machine code for {', '.join(made_for) or 'no GPU'}, this GPU is {here}",
+            where=name,
+            hint="compile it for this device: edgekit targets",
+        )
+    return device
+
+
+def _aligned_like(array: Array) -> Array:
+    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
+    begin = -room.ctypes.data % _ALIGNMENT
+    return room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
 
 
 def _lacking_features(target: Target) -> list[str]:
@@ -267,35 +256,6 @@ def _lacking_features(target: Target) -> list[str]:
     except OSError:  # Linux only
         return []
     return [feature for feature in target.cpu_features if feature not in here]
-
-
-def _computed(node: Any, index: int) -> bool:
-    """Whether an input is neither a weight nor a Constant."""
-    value = node.inputs[index] if len(node.inputs) > index else None
-    if value is None or value.const_value is not None:
-        return False
-    producer = value.producer()
-    return producer is None or producer.op_type != "Constant"
-
-
-def _strided(node: Any) -> bool:
-    strides = node.attributes.get("strides") if node.op_type == "Conv" else None
-    return strides is not None and any(stride > 1 for stride in strides.as_ints())
-
-
-def _has_16_bits(node: Any) -> bool:
-    kinds = [value.dtype for value in (*node.inputs, *node.outputs) if value is not None]
-    return any(kind is not None and kind.name in ("FLOAT16", "BFLOAT16") for kind in kinds)
-
-
-def _another(target: Target) -> str:
-    return next((name for name in target.backends if name != "tvm"), "reference")
-
-
-def _aligned_like(array: Array) -> Array:
-    room = np.empty(array.nbytes + _ALIGNMENT, np.uint8)
-    begin = -room.ctypes.data % _ALIGNMENT
-    return room[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
 
 
 BACKEND = Tvm()

@@ -26,6 +26,7 @@ from edgekit.hosts.build import Platform
 Call = tuple[str, Sequence[np.ndarray]]
 
 NATIVE = Path(__file__).resolve().parent / "cuda_native"
+ENTRIES = Path(__file__).resolve().parents[2] / "hosts" / "tensorrt_native"
 FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-w", "-fno-strict-aliasing"]
 _DYNAMIC = re.compile(r"extern __shared__ __align__\(\d+\) uchar (\w+)\[\];")
 _STATIC = re.compile(r"__shared__ alignas\((\d+)\)")
@@ -59,8 +60,10 @@ def build_driver(folder: Path) -> Path:
     version = folder / "version.map"
     version.write_text("libcudart.so.13 { global: *; };\n")
     source = str(NATIVE / "fake_driver.cpp")
+    # The kernels of edgekit's operators, compiled for the processor.
+    entries = [str(ENTRIES / "entry_table.cpp"), f"-I{ENTRIES}", f"-I{flags.CSRC}"]
     for name, more in (
-        ("libcuda.so.1", ["-DEK_DRIVER"]),
+        ("libcuda.so.1", ["-DEK_DRIVER", *entries]),
         ("libcudart.so.13", [f"-Wl,--version-script={version}"]),
     ):
         run_command(["g++", *FLAGS, source, *more, f"-Wl,-soname,{name}", "-ldl", "-o", str(folder / name)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,20 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from edgekit.backends.tvm.cuda import device, elementwise
 from edgekit.backends.tvm.cuda.network import rewritten
+from edgekit.backends.tvm.importer import importable
+from edgekit.hosts import tvm as kernels
 from edgekit.hosts.build import Platform
 
 
 def export(
-    network: Any, out: Path, arch: str, host: Platform, assembler: device.Assembler = device.assemble
+    network: Any,
+    out: Path,
+    arch: str,
+    host: Platform,
+    assembler: device.Assembler | None = None,
+    *,
+    version: str = "",
+    mcpu: str = "",
 ) -> None:
     """Compile a network to a shared library whose kernels run on a GPU.
 
@@ -29,17 +39,23 @@ def export(
         out: The library's file.
         arch: The GPU's, such as ``sm_87``.
         host: What the library runs on.
-        assembler: From the kernels' text to machine code.
+        assembler: From the kernels' text to machine code; by default a compiler of CUDA's.
+        version: Of the CUDA whose driver is there; empty for that of nvcc.
+        mcpu: LLVM's name of the host; empty for the lowest common one.
 
     Raises:
         CompileError: The network has lengths that vary, or weights too large for half precision; a compiler
             fails.
-        UnavailableError: There is no nvcc, or no C++ compiler for the host.
-        Exception: As TVM raises it, also for operators of edgekit, of which it knows nothing here.
+        UnavailableError: There is no compiler of that CUDA, or no C++ compiler for the host.
+        Exception: As TVM raises it.
     """
-    wanted = device.target(arch, host)
-    executable = device.compiled(lowered(network, wanted), wanted)
-    device.write_library(executable, out, wanted, host, assembler)
+    wanted = device.target(arch, host, mcpu)
+    with importable() as used:
+        module = lowered(network, wanted)
+    executable = device.compiled(module, wanted)
+    addons = kernels.gpu_addons(host, arch, version) if used else []
+    assembler = assembler or partial(device.assemble, version=version)
+    device.write_library(executable, out, wanted, host, assembler, addons)
 
 
 def lowered(network: Any, wanted: Any) -> Any:

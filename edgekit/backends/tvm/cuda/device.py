@@ -1,10 +1,10 @@
 """Device code for NVIDIA's GPUs, and libraries that carry it: made without a GPU, and without CUDA's runtime.
 
 Where TVM finds no CUDA runtime, its module for the GPU holds the source text, which the device would have to
-compile with the whole toolkit. So the text is compiled here by ``nvcc``, for the architecture that was asked
-for, and the library is packed with the machine code in the text's place: in the form that TVM's runtime on
-the device reads. It wants ``libtvm_runtime_cuda`` there, which TVM's package for aarch64 has for CUDA 13
-(JetPack 7).
+compile with the whole toolkit. So the text is compiled here by ``nvcc`` or NVRTC, for the architecture that
+was asked for, and the library is packed with the machine code in the text's place: in the form that TVM's
+runtime on the device reads. It wants ``libtvm_runtime_cuda`` there, which TVM's package for aarch64 has for
+CUDA 13 (JetPack 7).
 
 What is made so was run on a processor that plays the GPU, and not yet on a device.
 """
@@ -15,7 +15,6 @@ import contextlib
 import os
 import re
 import struct
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,16 +22,14 @@ from typing import Any
 
 import tvm
 
-from edgekit.errors import CompileError, UnavailableError
-from edgekit.hosts import build, flags
+from edgekit.errors import CompileError
+from edgekit.hosts import build, cuda
 from edgekit.hosts.build import Platform
 
 # The tensor cores that these kernels use came with it.
 OLDEST = 80
 _TRIPLES = {"aarch64": "aarch64-linux-gnu", "x86_64": "x86_64-linux-gnu"}
 _EXPORTS = "{ global: __tvm*; __TVM*; local: *; };\n"
-# TVM's own text has functions and variables that not every kernel uses.
-_NVCC = ("-O3", "-std=c++17", "-w", "-cubin")
 # Only a module that holds text can be given machine code.
 _KEEP_TEXT = "TVM_COMPILE_FORCE_FALLBACK"
 
@@ -75,27 +72,14 @@ def target(arch: str, host: Platform, mcpu: str = "") -> Any:
     return tvm.target.Target({"kind": "cuda", "arch": arch, "host": processor})
 
 
-def assemble(source: str, arch: str) -> tuple[str, bytes]:
-    """Machine code for one architecture, by nvcc.
+def assemble(source: str, arch: str, version: str = "") -> tuple[str, bytes]:
+    """Machine code for one architecture, for the driver of a version of CUDA; see :mod:`edgekit.hosts.cuda`.
 
     Raises:
-        UnavailableError: There is no nvcc.
+        UnavailableError: There is no compiler of that version.
         CompileError: It does not know the architecture, or fails.
     """
-    compiler = flags.nvcc()
-    if compiler is None:
-        raise UnavailableError(
-            "device code needs nvcc: want CUDA's toolkit, got none", hint="apt-get install cuda-nvcc-13-0"
-        )
-    with tempfile.TemporaryDirectory(prefix="edgekit-") as folder:
-        text, code = Path(folder, "kernels.cu"), Path(folder, "kernels.cubin")
-        text.write_text(source, encoding="utf-8")
-        command = [compiler, *_NVCC, f"-arch={arch}", str(text), "-o", str(code)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = done.stderr.strip() or done.stdout.strip()
-            raise CompileError(f"nvcc fails for {arch}: {said[-2000:]}", where="TVM")
-        return "cubin", code.read_bytes()
+    return "cubin", cuda.assemble(source, arch, version)
 
 
 def compiled(module: Any, wanted: Any) -> Any:
@@ -114,7 +98,12 @@ def source(executable: Any) -> str:
 
 
 def write_library(
-    executable: Any, out: Path, wanted: Any, host: Platform, assembler: Assembler = assemble
+    executable: Any,
+    out: Path,
+    wanted: Any,
+    host: Platform,
+    assembler: Assembler = assemble,
+    addons: Sequence[str] = (),
 ) -> None:
     """Link what was :func:`compiled` to a library with machine code for the GPU.
 
@@ -124,6 +113,7 @@ def write_library(
         wanted: The target that it was compiled for.
         host: What the library runs on.
         assembler: From text to machine code.
+        addons: Objects and archives to link with.
 
     Raises:
         UnavailableError: A compiler is missing.
@@ -145,7 +135,8 @@ def write_library(
             build.link(objects, Path(path), host, ["-fPIC", f"-Wl,--version-script={exports}", *options])
 
     library = getattr(executable, "mod", executable)
-    library.export_library(str(out), fcompile=link, fpack_imports=pack if source(executable) else None)
+    packer = pack if source(executable) else None
+    library.export_library(str(out), fcompile=link, fpack_imports=packer, addons=list(addons))
 
 
 def _text(executable: Any) -> str:
