@@ -55,8 +55,8 @@ def write(
         calibrated: Whether quantization of a weakly typed network is a calibration cache, or stays in it.
 
     Raises:
-        UnsupportedError: The network's operator set is newer than the version's, or a calibration cache cannot
-            say a node.
+        UnsupportedError: The network's operator set is newer than the version's, or a calibration cache
+            cannot say a node.
     """
     import onnx
     import onnx_ir as ir

@@ -12,6 +12,7 @@ from edgekit.backends.onnxruntime import literal
 from edgekit.backends.tensorrt import portable, weak
 from edgekit.errors import CorruptError, UnsupportedError
 
+OPSET = 17  # the newest that every version takes
 RNG = np.random.default_rng(3)
 WEIGHTS = RNG.standard_normal((4, 2, 3, 3)).astype(np.float32)
 
@@ -36,12 +37,12 @@ CODES = np.clip(np.round(WEIGHTS / 0.03), -127, 127).astype(np.int8)
 
 def mixed() -> onnx.ModelProto:
     numbers = {"scale": np.ones(4, np.float32), "bias": np.zeros(4, np.float32)}
-    return named(parse(MIXED, w=WEIGHTS.astype(np.float16), **numbers))
+    return named(parse(MIXED, opset=OPSET, w=WEIGHTS.astype(np.float16), **numbers))
 
 
 def quantized(zero: np.ndarray = np.array(0, np.int8), sx: object = np.float32(0.02)) -> onnx.ModelProto:
     numbers = {"sw": np.full(4, 0.03, np.float32), "zw": np.zeros(4, np.int8), "wq": CODES}
-    return named(parse(QUANTIZED, zero=zero, sx=np.asarray(sx, np.float32), **numbers))
+    return named(parse(QUANTIZED, opset=OPSET, zero=zero, sx=np.asarray(sx, np.float32), **numbers))
 
 
 def named(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -138,19 +139,19 @@ def test_a_calibration_cache_is_read_back_and_gets_another_header():
 def test_an_output_keeps_its_name_where_what_makes_it_goes():
     text = """net (float[2] x) => (float[2] y) {
       a = Relu (x) b = Cast <to=10> (a) c = Neg (b) y = Cast <to=1> (c) }"""
-    made = write(named(parse(text)), "8.5.2")
+    made = write(named(parse(text, opset=OPSET)), "8.5.2")
     x = np.array([1.5, -2], np.float32)
     np.testing.assert_array_equal(run(made.model, x=x)["y"], [-1.5, 0])
 
 
 @pytest.mark.parametrize(
-    ("mode", "wanted"), [("linear", "linear"), ("nearest", "nearest"), ("cubic", "cubic")]
+    ("mode", "wanted"), [("bilinear", "linear"), ("nearest", "nearest"), ("bicubic", "cubic")]
 )
 @pytest.mark.parametrize("version", ["8.5.2", "10.3"])
 def test_sampling_of_volumes_becomes_the_plug_in(mode, wanted, version):
     text = f"""net (float[1,1,3,4,5] x, float[1,2,2,2,3] grid) => (float[1,1,2,2,2] y) {{
       y = GridSample <mode="{mode}", align_corners=1, padding_mode="border"> (x, grid) }}"""
-    made = write(named(parse(text)), version)
+    made = write(named(parse(text, opset=OPSET)), version)
     (node,) = onnx.load_from_string(made.model).graph.node
     assert (node.op_type, node.domain) == ("GridSample3d", "edgekit") and made.operators == ("GridSample3d",)
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
