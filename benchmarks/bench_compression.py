@@ -167,11 +167,12 @@ def own_candidates(
         except EdgekitError as error:
             failed[label] = error.message
             continue
-        found.append(_of_bundle(label, bundle))
+        found.append(of_bundle(label, bundle))
     return found, failed
 
 
-def _of_bundle(label: str, bundle: Bundle) -> Candidate:
+def of_bundle(label: str, bundle: Bundle) -> Candidate:
+    """What edgekit compiled."""
     manifest = bundle.manifest
     single = [layer for layer in manifest.layers if layer.precision == "float32"]
     detail = manifest.network.backend
@@ -199,11 +200,13 @@ def peer_candidates(it: Subject) -> tuple[list[Candidate], dict[str, str]]:
             failed[label] = reason
             continue
         precision = "float32" if one.name == "float32" else "int8"
-        found.append(Candidate(label, False, precision, one.size_bytes, _opener(it.graph, one)))
+        found.append(Candidate(label, False, precision, one.size_bytes, opener(it.graph, one)))
     return found, failed
 
 
-def _opener(graph: Graph, model: peers.PeerModel) -> Callable[[int, ExitStack], Run]:
+def opener(graph: Graph, model: peers.PeerModel) -> Callable[[int, ExitStack], Run]:
+    """Opens a peer's model, which is one for the same graph."""
+
     def open_it(threads: int, stack: ExitStack) -> Run:
         network = model.open(threads)
 

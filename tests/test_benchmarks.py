@@ -325,3 +325,48 @@ def test_calibration_kept_its_cap_and_gave_the_same_scales_twice() -> None:
     first, second = kept["runs"]
     assert first["ranges_digest"] == second["ranges_digest"]
     assert max(first["peak_bytes"], second["peak_bytes"]) < kept["cap_bytes"]
+
+
+def test_the_best_of_all_are_those_that_none_beats(bench: SimpleNamespace) -> None:
+    import pareto
+
+    points = [(1.0, 0.0), (1.5, 0.4), (1.4, 0.5), (2.0, 0.4), (3.0, 2.0), (2.0, 0.6)]
+    assert pareto.front(points) == [(1.0, 0.0), (2.0, 0.4), (3.0, 2.0)]
+
+
+def test_speed_is_that_over_the_fastest_whole_network_in_float32(bench: SimpleNamespace) -> None:
+    import bench_pruning
+
+    rows = [
+        {"precision": "float32", "pruned": False, "threads_1_s": 0.3},
+        {"precision": "float32", "pruned": False, "threads_1_s": 0.2},
+        {"precision": "float32", "pruned": True, "threads_1_s": 0.1},
+        {"precision": "int8", "pruned": False, "threads_1_s": 0.4},
+    ]
+    bench_pruning.compare(rows, [1])
+    assert [row["faster_1"] for row in rows] == pytest.approx([2 / 3, 1, 2, 0.5])
+
+
+def test_the_page_shows_what_was_pruned(bench: SimpleNamespace) -> None:
+    import bench_pruning
+
+    kept = json.loads(bench_pruning.KEPT.read_text(encoding="utf-8"))
+    page = bench_pruning.PAGE.read_text(encoding="utf-8")
+    shown = page.partition(f"{bench_pruning.BEGIN}\n")[2].partition(f"\n{bench_pruning.END}")[0]
+    assert shown == bench_pruning.page_section(kept["networks"], kept["threads"])
+    for name in kept["networks"]:
+        assert (bench_pruning.PAGE.parent / f"pruning-{name}.png").exists()
+
+
+def test_torch_pruning_is_told_which_layers_give_the_outputs(bench: SimpleNamespace) -> None:
+    import pruning_peers
+    import torch
+    from torch import nn
+
+    body = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 16, 3), nn.ReLU())
+    module = nn.Sequential(body, nn.Flatten(), nn.Linear(256, 2)).eval()
+    sample = {"input": torch.rand(1, 1, 8, 8)}
+    assert pruning_peers.heads(module, sample) == [module[2]]
+    made = pruning_peers.cut(module, [sample], 0.5)
+    assert made.share == pytest.approx(0.5, abs=0.2)
+    assert made.module(**sample).shape == (1, 2)

@@ -148,6 +148,14 @@ def test_a_very_slow_candidate_gets_one_run(clock: Clock) -> None:
     assert measure_interleaved({}, FEEDS) == {}
 
 
+def test_another_clock_tells_the_time(clock: Clock) -> None:
+    """Of what a run takes by the wall clock, it itself uses half."""
+    sessions = {name: Fake(clock, ms, name) for name, ms in {"fast": 10, "slow": 40}.items()}
+    reports = measure_interleaved(sessions, FEEDS, seconds=4, clock=lambda: clock.now_ns // 2)
+    assert set(reports["fast"].samples_s) == {0.005} and len(reports["fast"].samples_s) in (400, 401)
+    assert set(reports["slow"].samples_s) == {0.020}
+
+
 def test_stages_are_kept_where_the_session_tells_them(clock: Clock) -> None:
     class Staged(Fake):
         def run(self, feeds: Mapping[str, Array], stages: dict[str, float] | None = None) -> dict[str, Array]:

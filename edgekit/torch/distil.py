@@ -343,10 +343,12 @@ class _Training:
 
     def _identify(self) -> str:
         pair = self._pair
+        # Not their scales: another number of threads adds up in another order.
+        features = [(match.path, match.channels, match.adapted) for match in pair.features.matches]
         texts = [
             str(schema.encode(pair.recipe)),
             str(schema.encode(pair.quantization.recipe) if pair.quantization else None),
-            str((self._seed, self._data.count, pair.kinds, pair.features.matches)),
+            str((self._seed, self._data.count, pair.kinds, features)),
         ]
         states = [*pair.student.state_dict().values(), *pair.teacher.state_dict().values()]
         held = [tensor for sample in self._data.held for tensor in sample.values()]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from edgekit.errors import CorruptError, MismatchError, ModelError, SpecError, UsageError
 from edgekit.recovery import KINDS, TASK_LOSSES, Augmentation, Progress, QuantizationRecipe, Recipe, Recovery
 from edgekit.spec import Dim, TensorSpec
+from edgekit.torch import distil_features
 from edgekit.torch.distil import recover
 from edgekit.torch.distil_features import match
 from edgekit.torch.distil_losses import LABEL_LOSSES, guess, loss_of
@@ -157,6 +158,19 @@ def test_a_resumed_run_gives_what_an_uninterrupted_one_gives(
     ended, last = run(resume=True)
     assert same(whole, ended)
     assert last is not None and (last.steps, last.after) == (24, report.after)
+
+
+def test_a_run_goes_on_with_another_number_of_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which adds up a spread in another order, and so gives another last digit."""
+    net, file = teacher(), tmp_path / "c.safetensors"
+    recover(damaged(net), net, images(), steps=4, recipe=QUICK, checkpoint=file)
+    own = distil_features.spread
+    monkeypatch.setattr(distil_features, "spread", lambda tensor: own(tensor) * (1 + 1e-7))
+    assert (
+        recover(damaged(net), net, images(), steps=8, recipe=QUICK, checkpoint=file, resume=True).steps == 8
+    )
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
