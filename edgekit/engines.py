@@ -29,6 +29,7 @@ from edgekit import atomic, jetson, schema
 from edgekit._version import __version__
 from edgekit.backends.base import Artifact
 from edgekit.backends.tensorrt import builder as builders
+from edgekit.backends.tensorrt import plugins
 from edgekit.backends.tensorrt.backend import plan_of, with_engine
 from edgekit.backends.tensorrt.cuda import Device
 from edgekit.errors import CorruptError, MismatchError, UnavailableError, UsageError
@@ -160,9 +161,8 @@ def key_of(artifact: Artifact, tensorrt: str, device: Device, power_mode: str) -
             where=artifact.info.name,
             hint="edgekit targets lists the modules; compile with the --target of this one",
         )
-    network = [artifact.files[name] for name in (plan.model, plan.calibration) if name]
     return EngineKey(
-        network_sha256=hashlib.sha256(b"".join(network)).hexdigest(),
+        network_sha256=_network_sha256(artifact),
         plan_sha256=hashlib.sha256(plan.to_json()).hexdigest(),
         plugins_sha256=_sha256(artifact.files[plan.plugins]) if plan.plugins in artifact.files else "",
         tensorrt=tensorrt,
@@ -173,6 +173,11 @@ def key_of(artifact: Artifact, tensorrt: str, device: Device, power_mode: str) -
         dla_core=plan.dla.core if plan.dla else -1,
         flags=plan.flags,
     )
+
+
+def _network_sha256(artifact: Artifact) -> str:
+    plan = plan_of(artifact)
+    return _sha256(b"".join(artifact.files[name] for name in (plan.model, plan.calibration) if name))
 
 
 def power_mode() -> str:
@@ -190,9 +195,38 @@ def finished(bundle: Path, artifact: Artifact) -> Artifact:
         CorruptError: There is one that is not ours, or damaged.
     """
     builder = builders.make()
+    artifact = with_kept_plugins(bundle, artifact)
     key = key_of(artifact, builder.version, builder.device(), power_mode())
     engine, _ = load(bundle, key)
     return with_engine(artifact, engine)
+
+
+def with_kept_plugins(bundle: Path, artifact: Artifact) -> Artifact:
+    """The artifact with the plug-ins that an earlier build of it was given, where it holds none itself.
+
+    Raises:
+        CorruptError: There are some that are not ours, or damaged.
+    """
+    name = plan_of(artifact).plugins
+    if not name or name in artifact.files:
+        return artifact
+    folder, hint = folder_of(bundle), _FINALIZE.format(f"{bundle} --plugins {name}")
+    for record in _records(folder):
+        if record.key.network_sha256 != _network_sha256(artifact):
+            continue
+        path = f"{record.key.digest}.{name}"
+        content = _read_private(folder, path, _MAX_ENGINE_BYTES, hint)
+        if content is None or _sha256(content) != record.key.plugins_sha256:
+            raise _not_ours(folder / path, "the plug-ins are not those that it was built with", hint)
+        return with_plugins(artifact, content)
+    return artifact
+
+
+def with_plugins(artifact: Artifact, content: bytes) -> Artifact:
+    """The artifact with a library of plug-ins in place of its own."""
+    name = plan_of(artifact).plugins or plugins.FILE
+    files = {**artifact.files, name: content}
+    return Artifact(replace(artifact.info, files=tuple(files), library=name), files)
 
 
 def load(bundle: Path, key: EngineKey) -> tuple[bytes, EngineRecord]:
@@ -276,13 +310,13 @@ def timing_cache(bundle: Path, key: EngineKey) -> bytes:
 
 def _others(bundle: Path, key: EngineKey) -> list[EngineRecord]:
     """Our records of other engines of the same network."""
-    folder = folder_of(bundle)
-    found = []
-    for path in sorted(folder.glob("*.json")):
-        record = _read_record(folder, path.name, "")
-        if record is not None and record.key.network_sha256 == key.network_sha256:
-            found.append(record)
-    return found
+    return [r for r in _records(folder_of(bundle)) if r.key.network_sha256 == key.network_sha256]
+
+
+def _records(folder: Path) -> list[EngineRecord]:
+    """All records in a folder, which are ours."""
+    found = [_read_record(folder, path.name, "") for path in sorted(folder.glob("*.json"))]
+    return [record for record in found if record is not None]
 
 
 def _read_record(folder: Path, name: str, hint: str) -> EngineRecord | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from edgekit import compare, engines, isolation, jetson, runtime, samples, schem
 from edgekit.backends.base import Artifact, ArtifactInfo
 from edgekit.backends.tensorrt import backend as tensorrt
 from edgekit.backends.tensorrt import builder as builders
-from edgekit.backends.tensorrt import plugins as library
 from edgekit.backends.tensorrt.cuda import Device
 from edgekit.bundle import Bundle, read
 from edgekit.engines import EngineKey, EngineRecord, Spread
@@ -145,8 +144,9 @@ def finalize(
     )
     on_event(f"write {engines.engine_file(path, key)}")
     more = {"layers": first.layers.encode(), engines.TIMING: first.timing_cache}
-    if plugins is not None:
-        more[library.FILE] = artifact.files[library.FILE]
+    name = tensorrt.plan_of(artifact).plugins
+    if name and name not in content.artifact(content.manifest.named(artifact.info.name)).files:
+        more[name] = artifact.files[name]
     record = engines.save(path, record, first.engine, more)
     return Finalized(engines.engine_file(path, key), artifact.info.name, record, True, tuple(notes))
 
@@ -195,12 +195,11 @@ def _artifact(content: Bundle, network: str, plugins: Path | None, path: Path) -
         )
     artifact = content.artifact(info)
     if plugins is None:
-        return artifact
+        return engines.with_kept_plugins(path, artifact)
     try:
-        files = {**artifact.files, library.FILE: plugins.read_bytes()}
+        return engines.with_plugins(artifact, plugins.read_bytes())
     except OSError as error:
         raise UsageError(f"cannot read the plug-ins: {error.strerror}", where=str(plugins)) from None
-    return Artifact(replace(info, files=tuple(files), library=library.FILE), files)
 
 
 def _look(artifact: Artifact) -> tuple[EngineKey, Device]:

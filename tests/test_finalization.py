@@ -18,11 +18,14 @@ import pytest
 from backends.backend_models import graph
 from sample_engines import MAGIC, VARIABLE, Bench, bench, orin
 
+import edgekit._C
 from edgekit import engines, finalization, runtime
 from edgekit.backends import BACKENDS
 from edgekit.backends.base import Artifact, ArtifactInfo
+from edgekit.backends.tensorrt import backend as tensorrt
 from edgekit.backends.tensorrt import builder as builders
 from edgekit.backends.tensorrt import plan as plans
+from edgekit.backends.tensorrt import plugins
 from edgekit.bundle import Bundle, read, write
 from edgekit.cli import main
 from edgekit.errors import (
@@ -436,3 +439,33 @@ def test_the_command_ends_with_the_errors_exit_code(bundle, bench, capsys):
     bench.set(tensorrt="8.5.2")
     assert main(["finalize", str(bundle)]) == 4
     assert capsys.readouterr().err.splitlines()[-1].strip().startswith("hint: ")
+
+
+def test_plugins_made_on_the_device_stay_with_the_engine(tmp_path: Path, bench: Bench) -> None:
+    content = read(make(tmp_path))
+    network = content.artifact(content.manifest.networks[0])
+    plan = replace(tensorrt.plan_of(network), plugins=plugins.FILE)
+    wanting = Artifact(network.info, {**network.files, plans.FILE: plan.to_json()})
+    path = tmp_path / "wanting.ekb"
+    write(
+        Bundle.of(
+            wanting,
+            name="net",
+            target=replace(orin(), arch="x86_64"),
+            inputs=NETWORK.given,
+            results=NETWORK.results,
+            golden=content.golden,
+        ),
+        path,
+    )
+    with pytest.raises(UnavailableError, match="needs plug-ins"):
+        finalize(path)
+    library = Path(edgekit._C.__file__)  # any that is for this machine
+    assert finalize(path, plugins=library).built
+    with runtime.open(path) as session:
+        assert session.network_name == "tensorrt"
+    assert not finalize(path).built
+    (kept,) = engines.folder_of(path).glob(f"*.{plugins.FILE}")
+    kept.write_bytes(kept.read_bytes() + b"x")
+    with pytest.raises(CorruptError, match="the plug-ins are not those"):
+        runtime.open(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,9 @@ from edgekit.bundle import Bundle
 from edgekit.errors import MismatchError
 from edgekit.hosts import cuda, elf
 
-BOARD = target.find("jetson")
+# With the CUDA of the compiler that such a machine has; NVRTC compiles for that of JetPack 6.
+_ORIN = target.find("jetson")
+BOARD = replace(_ORIN, software={**_ORIN.software, "cuda": "13.0"})
 ERROR = 1e-3  # of the largest value
 _AT = 'ir_version: 10, opset_import: ["": 20, "edgekit": 1]'
 

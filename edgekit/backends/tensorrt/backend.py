@@ -25,7 +25,7 @@ from edgekit.backends.base import (
 )
 from edgekit.backends.tensorrt import builder as builders
 from edgekit.backends.tensorrt import plan as plans
-from edgekit.backends.tensorrt import plugins, portable, programs, versions
+from edgekit.backends.tensorrt import plugins, portable, programs, rules, versions
 from edgekit.backends.tensorrt.plan import BuildPlan
 from edgekit.errors import BackendError, UnavailableError, UnsupportedError, UsageError
 from edgekit.graph.graph import Graph
@@ -36,6 +36,7 @@ from edgekit.target import Target
 QUANTIZATIONS = ("cache", "qdq")
 NOTES = "notes.txt"
 _IMAGE_RANK = 4
+_LOOK = "edgekit check MODEL --target jetson says more"
 
 
 class _OfJetPack(Requirement):
@@ -103,7 +104,7 @@ class Tensorrt(Backend):
             version = versions.parse(target.software.get("tensorrt", ""))
         except UsageError as error:
             return [Refusal(error.message)]
-        reasons = [*_types(graph), *self._dla_refusals(graph, target, version)]
+        reasons = [*_types(graph), *self._dla_refusals(graph, target, version), *_broken_rules(graph, target)]
         if not reasons:
             try:
                 portable.write(graph.edit(), target.software["tensorrt"], **self._form(target))
@@ -241,6 +242,18 @@ def _types(graph: Graph) -> list[Refusal]:
     if double:
         return [Refusal("operators in float64", node_names(double), "export the model in float32")]
     return []
+
+
+def _broken_rules(graph: Graph, target: Target) -> list[Refusal]:
+    """What the rules say that this version does not build, a line for each rule."""
+    found: dict[rules.Finding, list[str]] = {}
+    for finding in rules.verdict(graph, target.software["tensorrt"]):
+        if finding.severity == "refused":
+            found.setdefault(replace(finding, node=""), []).append(finding.node)
+    return [
+        Refusal(rule.reason, tuple(filter(None, nodes)), rule.rewrite or _LOOK)
+        for rule, nodes in found.items()
+    ]
 
 
 BACKEND = Tensorrt()

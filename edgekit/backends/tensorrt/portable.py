@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgekit.backends.tensorrt import opsets, versions, weak
+from edgekit.backends.tensorrt import versions, weak
+from edgekit.errors import UnsupportedError
 from edgekit.graph.opset import DOMAIN, VERSION
 from edgekit.graph.opset import register as register_operators
+from edgekit.hosts import tensorrt_parser
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 # How GridSample names its modes, and our operator.
 _MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _VOLUME = 5
+# Format of files of the ONNX releases, by their newest operator set.
+_IR_VERSIONS = ((18, 8), (20, 9), (22, 10), (23, 11), (24, 12), (27, 13))
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def write(
         calibrated: Whether quantization of a weakly typed network is a calibration cache, or stays in it.
 
     Raises:
-        UnsupportedError: The version's operator set or a calibration cache cannot say a node.
+        UnsupportedError: The network's operator set is newer than the version's, or a calibration cache
+            cannot say a node.
     """
     import onnx
     import onnx_ir as ir
@@ -61,9 +66,9 @@ def write(
     if isinstance(model, Path):
         model = ir.load(model)
     abilities = versions.abilities(versions.parse(tensorrt))
+    _check_operator_set(model, tensorrt)
     common.ShapeInferencePass()(model)
     _sample_volumes_by_plugin(model)
-    opsets.lower(model, abilities.opset)
     common.NameFixPass()(model)
     strongly = abilities.strong_typing and not weakly
     said = weak.Said() if strongly else weak.weaken(model, calibrated=calibrated)
@@ -77,6 +82,23 @@ def write(
         layers=said.layers,
         calibration=weak.cache(said.scales, tensorrt) if said.scales else b"",
     )
+
+
+def _check_operator_set(model: ir.Model, tensorrt: str) -> None:
+    """See that the parser takes the operator set, and name the format of files that goes with it."""
+    newest = tensorrt_parser.operator_sets(tensorrt_parser.parse(tensorrt)).newest
+    own = model.opset_imports.get("", newest)
+    if own > newest:
+        raise UnsupportedError(
+            f"TensorRT {tensorrt} takes operator sets of ONNX up to {newest}, the network has {own}",
+            hint=f"export the model with opset_version={newest}",
+        )
+    model.ir_version = min(model.ir_version or _format_of(newest), _format_of(newest))
+
+
+def _format_of(operator_set: int) -> int:
+    """The newest format of files of the ONNX release that brought an operator set."""
+    return next(version for newest, version in _IR_VERSIONS if operator_set <= newest)
 
 
 def _sample_volumes_by_plugin(model: ir.Model) -> None:

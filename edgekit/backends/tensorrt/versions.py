@@ -44,7 +44,6 @@ class Abilities:
         independent_of_batch: A result can be asked for that does not depend on the batch's other items.
         progress: It tells how far a build is.
         loads_libraries: Its registry loads libraries of plug-ins.
-        opset: Newest operator set of ONNX that its parser knows.
     """
 
     strong_typing: bool
@@ -56,7 +55,6 @@ class Abilities:
     independent_of_batch: bool
     progress: bool
     loads_libraries: bool
-    opset: int
 
 
 def abilities(version: Version) -> Abilities:
@@ -71,8 +69,6 @@ def abilities(version: Version) -> Abilities:
         independent_of_batch=version >= (10, 13),
         progress=version >= (10, 0),
         loads_libraries=version >= (8, 6),
-        # 20 is stated for 10.3; what later ones take beyond is not.
-        opset=17 if version < (10, 0) else 20,
     )
 
 
