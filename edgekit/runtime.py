@@ -72,7 +72,7 @@ def _first(
         try:
             backend = _backend(bundle.manifest, info, where)
             artifact = bundle.artifact(info)
-            if info.form == "portable":
+            if info.form == backend.form == "portable":
                 artifact = _finished(artifact, path)
             return backend.open(artifact, threads=threads), reasons
         except (MismatchError, UnavailableError) as error:

@@ -111,7 +111,7 @@ def test_a_bundle_opens_there_with_the_runtime_alone(backend, onnxruntime_librar
     inputs = tuple(TensorSpec(name, "float32", array.shape, "NCDHW") for name, array in feed.items())
     info = ArtifactInfo(
         backend=backend,
-        form="portable" if backend == "onnxruntime" else "engine",
+        form="engine",
         files=tuple(files),
         inputs=inputs,
         outputs=(TensorSpec("out", "float32", expected.shape, "NCDHW"),),
