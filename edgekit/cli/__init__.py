@@ -26,7 +26,7 @@ from edgekit.registry import resolve
 COMMANDS: dict[str, tuple[str, str]] = {
     "prune": (
         "edgekit.cli.prune:command",
-        "Cut channels out of a network until it is as much faster as wanted.",
+        "Cut channels until a network is as much faster as wanted.",
     ),
     "distil": (
         "edgekit.cli.distil:command",

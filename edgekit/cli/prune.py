@@ -163,7 +163,7 @@ def command(
     memory_limit_mib: int,
     as_json: bool,
 ) -> None:
-    """Cut channels out of a network until it is as much faster as wanted.
+    """Cut channels until a network is as much faster as wanted.
 
     MODEL is a PyTorch factory `package.module:function`. Channels that belong together are found by running
     the network, the least important go first, and every cut is compiled with the target's backends and
