@@ -44,7 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("edgekit.cli.verify:command", "Check that every byte of a bundle is what its manifest says."),
     "finalize": (
         "edgekit.cli.finalize:command",
-        "Build the engine of a bundle on this device, prove it, and keep it beside the bundle.",
+        "Build a bundle's engine on this device, prove it, and keep it.",
     ),
     "deploy": ("edgekit.cli.deploy:command", "Put a bundle on a device, and have it prove itself there."),
     "targets": ("edgekit.cli.targets:command", "List the known devices, or show one."),

@@ -44,7 +44,7 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Build the engine of a bundle on this device, prove it, and keep it beside the bundle.
+    """Build a bundle's engine on this device, prove it, and keep it.
 
     The engine is run on the bundle's golden case and has to keep its limits (exit code 1 where it does not).
     It is for this device, this TensorRT and this power mode; in any other state it is built anew.
