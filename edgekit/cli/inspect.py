@@ -182,7 +182,8 @@ def _case_row(metric: MetricReport, case: CaseResult) -> tuple[str, ...]:
 
 
 def _show_candidates(candidates: Sequence[Candidate]) -> None:
-    output.say("candidates, measured side by side:")
+    timed = any(item.runs for item in candidates)
+    output.say(f"candidates, {'measured side by side' if timed else 'none of them timed here'}:")
     metrics = list(dict.fromkeys(value.metric for item in candidates for value in item.values))
     rows: output.Rows = [
         (
